@@ -1,0 +1,52 @@
+"""Every error that fewstep raises on purpose: what it was, what is allowed, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FewstepError(Exception):
+    """The base of all errors of fewstep; catching it catches every refusal of ours and nothing else."""
+
+
+class ArgumentError(FewstepError, ValueError):
+    """An argument of a public call is out of its range, of the wrong shape, or unknown."""
+
+
+class PlanError(FewstepError, ValueError):
+    """A plan is inconsistent: it does not land where its path says, or its table is not well formed."""
+
+
+class WeightsError(FewstepError, ValueError):
+    """A weight file is not a whole, finite safetensors file of a model that we know."""
+
+
+class NumericalError(FewstepError, ArithmeticError):
+    """The network answered with NaN or Inf; the message names the first bad step."""
+
+
+class MissingExtraError(FewstepError, ImportError):
+    """An optional library is missing; the message names the extra that brings it."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> ArgumentError:
+    """An error for a name that is not known, with the nearest known names.
+
+    Args:
+        what: what was asked for, as in "solver".
+        name: the name as it was given.
+        known: the names that are allowed.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}."
+    return ArgumentError(f"unknown {what} {name!r}; {hint}")
+
+
+def require(module: str, extra: str) -> MissingExtraError:
+    """An error for an optional library that is not installed.
+
+    Args:
+        module: the module that could not be imported.
+        extra: the extra of fewstep that brings it.
+    """
+    return MissingExtraError(f"this needs {module}, which is not installed: pip install 'fewstep[{extra}]'")

@@ -1,0 +1,182 @@
+"""Noise that belongs to (seed, sample, draw): counter-based, and the same whatever the batch.
+
+Draw d of sample i under seed s is a block of the Philox-4×64 stream with key (s, i) and counter (0, 0, b, kind),
+turned into normal numbers by Box and Muller:
+
+    ξ = √(−2 log u₁)·(cos 2πu₂, sin 2πu₂),      u₁, u₂ uniform on (0, 1) with 23 and 32 bits.
+
+Nothing is remembered between draws, so that any draw of any sample can be made again alone, on any device, in any
+order.  Small samples share a block between several draws (a rule of the sample's size alone), because opening a stream
+costs more than filling a small one.
+
+`KeyedNoise` gives an independent draw a step.  `BrownianNoise` gives the increments of one Brownian path a sample: a
+step from t to t′ then sees W(c(t′)) − W(c(t)) of the same path whatever the grid, so that 8 steps compare with 16.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.errors import ArgumentError
+
+# Numbers in one block: large enough that opening a stream (8 µs) is small beside filling it.
+BLOCK = 8192
+START, STEP, TREE, GUIDE = range(4)
+
+
+def _normals(raw: Tensor) -> Tensor:
+    """Standard normal float32 numbers, two from each 64-bit word of the last axis."""
+    words = raw.view(torch.int32)
+    half = words.shape[-1] // 2
+    radius = words[..., :half].bitwise_right_shift(9).float().add_(2**22 + 0.5).mul_(2.0**-23)
+    radius = radius.log_().mul_(-2).sqrt_()
+    angle = words[..., half:].float().mul_(2 * math.pi * 2.0**-32)
+    return torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], -1)
+
+
+def draw(
+    seed: int, samples: Sequence[int], shape: Sequence[int], index: int, kind: int = STEP, *, per_block: int = 1
+) -> Tensor:
+    """The block that holds draw number `index` of every sample: float32 (len(samples), per_block, *shape), on the host.
+
+    Args:
+        seed: any integer in [0, 2⁶⁴).
+        samples: the numbers of the samples, each in [0, 2⁶⁴).
+        shape: the shape of one sample.
+        index: the number of the draw, from 0; it is entry `index % per_block` of the block.
+        kind: which family of draws: START, STEP, TREE or GUIDE; families are independent.
+        per_block: how many draws share a block; another value makes other noise.
+    """
+    size = math.prod(shape)
+    words = (per_block * size + 1) // 2
+    raw = np.empty((len(samples), words), np.int64)
+    counter = np.array([0, 0, index // per_block, kind], np.uint64)
+    for row, sample in enumerate(samples):
+        stream = np.random.Philox(key=np.array([seed, sample], np.uint64), counter=counter)
+        raw[row] = stream.random_raw(words).view(np.int64)
+    return _normals(torch.from_numpy(raw))[:, : per_block * size].reshape(len(samples), per_block, *shape)
+
+
+def check_key(seed: object, samples: Sequence[object]) -> None:
+    """Refuse a seed or a sample number that is not an integer in [0, 2⁶⁴)."""
+    for what, value in [("seed", seed), *(("sample number", s) for s in samples)]:
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 0 <= value < 2**64:
+            raise ArgumentError(f"{what} must be an integer from 0 to 2**64 - 1, got {value!r}")
+
+
+class KeyedNoise:
+    """An independent standard normal draw for every (seed, sample, step).
+
+    Args:
+        seed: any integer in [0, 2⁶⁴).
+        samples: the numbers of the samples; row i of what is drawn belongs to samples[i] alone.
+        shape: the shape of one sample.
+        dtype: the dtype of what is handed out; the numbers are the same for all, float32 rounded.
+        device: where it is handed out; blocks are made on the host and moved whole.
+    """
+
+    def __init__(
+        self, seed: int, samples: Sequence[int], shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        check_key(seed, samples)
+        self.seed, self.samples, self.shape = seed, list(samples), tuple(shape)
+        self.dtype, self.device = dtype, device
+        self._per_block = max(1, BLOCK // max(math.prod(shape), 1))
+        self._ahead = 1
+        self._held: dict[int, tuple[int, Tensor]] = {}
+
+    def _draw(self, index: int, kind: int) -> Tensor:
+        """Draw `index`; the blocks at hand are kept, `_ahead` of them made and moved together."""
+        span = self._per_block * (self._ahead if kind == STEP else 1)
+        first, held = self._held.get(kind, (-1, None))
+        if held is None or first != index // span * span:
+            first = index // span * span
+            blocks = [
+                draw(self.seed, self.samples, self.shape, i, kind, per_block=self._per_block).to(self.dtype)
+                for i in range(first, first + span, self._per_block)
+            ]
+            held = (blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)).to(self.device)
+            self._held[kind] = (first, held)
+        return held[:, index - first]
+
+    def start(self) -> Tensor:
+        """The noise that the run starts from: (samples, *shape)."""
+        return draw(self.seed, self.samples, self.shape, 0, START)[:, 0].to(self.dtype).to(self.device)
+
+    def step(self, index: int, lam: float, lam_next: float) -> Tensor:
+        """Draw number `index`; the two half-log-SNRs of the step do not matter here."""
+        return self._draw(index, STEP)
+
+    def prepare(self, count: int) -> None:
+        """Make the first `count` step draws now where the device is not the host, so that the loop copies nothing.
+
+        At most 1 GiB is held; a run that needs more copies again each time that much is used up.
+        """
+        if torch.device(self.device).type == "cpu" or count == 0:
+            return
+        size = len(self.samples) * math.prod(self.shape) * torch.finfo(self.dtype).bits // 8
+        self._ahead = max(1, min(count, 2**30 // max(size, 1)) // self._per_block)
+
+    def guide(self, index: int) -> Tensor:
+        """Draw number `index` of the guides' own family."""
+        return self._draw(index, GUIDE)
+
+
+class BrownianNoise(KeyedNoise):
+    """Normalised increments of one Brownian path a sample, so that grids of any fineness see the same path.
+
+    The path is W(c) with the clock c = e^{2λ}, in which the noise of the exact reverse equation accumulates:
+
+        ξ = (W(c′) − W(c))/√(c′ − c).
+
+    W is found by halving the interval λ ∈ [−20, 20] down to 2⁻²⁰ of it, one keyed draw a halving; a step costs 20
+    draws, and times beyond the interval stand at its ends.
+    """
+
+    REACH, DEPTH = 20.0, 20
+
+    def __init__(
+        self, seed: int, samples: Sequence[int], shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        super().__init__(seed, samples, shape, dtype, device)
+        self._last: tuple[float, float, Tensor] | None = None
+
+    def _node(self, number: int) -> Tensor:
+        return draw(self.seed, self.samples, self.shape, number, TREE)[:, 0].double()
+
+    def _value(self, lam: float) -> tuple[float, float, Tensor]:
+        """(lam, clock, W) at the tree's point nearest below `lam`."""
+        if self._last is not None and self._last[0] == lam:
+            return self._last
+        low, high = -self.REACH, self.REACH
+        c_low, c_high = math.exp(2 * low), math.exp(2 * high)
+        w_low = self._node(0) * math.sqrt(c_low)
+        w_high = w_low + self._node(1) * math.sqrt(c_high - c_low)
+        if lam >= self.REACH:
+            return lam, c_high, w_high
+        node = 1
+        for _ in range(self.DEPTH):
+            middle = (low + high) / 2
+            c = math.exp(2 * middle)
+            share = (c - c_low) / (c_high - c_low)
+            spread = math.sqrt((c - c_low) * (c_high - c) / (c_high - c_low))
+            w = w_low + share * (w_high - w_low) + spread * self._node(node + 1)
+            if lam >= middle:
+                low, c_low, w_low, node = middle, c, w, 2 * node + 1
+            else:
+                high, c_high, w_high, node = middle, c, w, 2 * node
+        return lam, c_low, w_low
+
+    def step(self, index: int, lam: float, lam_next: float) -> Tensor:
+        """The normalised increment from half-log-SNR `lam` to `lam_next`.
+
+        A step that does not go forward on the clock (a restart's jump up) gets an independent draw instead.
+        """
+        _, c, before = self._value(lam)
+        self._last = _, c_next, after = self._value(lam_next)
+        if c_next <= c:
+            return self._draw(index, STEP)
+        return ((after - before) / math.sqrt(c_next - c)).to(self.dtype).to(self.device)
