@@ -1,6 +1,6 @@
 """The trigonometric path α = cos(πt/2), σ = sin(πt/2): variance-preserving, with pure noise at t = 1.
 
-    λ(t) = −log tan(πt/2),      α′ = −(π/2)σ,  σ′ = (π/2)α,      so flow = (π/2)·v.
+λ(t) = −log tan(πt/2),      α′ = −(π/2)σ,  σ′ = (π/2)α,      so flow = (π/2)·v.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The straight path of rectified flow and flow matching (Liu et al. 2023, Lipman et al. 2023): α = 1 − t, σ = t.
 
-    λ(t) = log(1 − t) − log t,      α′ = −1,  σ′ = 1,      flow = ε − x₀.
+λ(t) = log(1 − t) − log t,      α′ = −1,  σ′ = 1,      flow = ε − x₀.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The variance-exploding path of Karras et al. (2022, "Elucidating the Design Space"): α = 1, σ = σ_max·t.
 
-    λ(t) = −log σ,      f = 0,      g² = 2σ·σ_max.
+λ(t) = −log σ,      f = 0,      g² = 2σ·σ_max.
 """
 
 import math

@@ -1,0 +1,29 @@
+"""The few architectures that fewstep needs itself."""
+
+from typing import Any
+
+from torch import nn
+
+from fewstep.errors import WeightsError
+from fewstep.networks.attention import SelfAttention
+from fewstep.networks.unet import UNet
+
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+
+__all__ = ["NETWORKS", "SelfAttention", "UNet", "build"]
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """The network that `config` describes: {"kind": a known network, and its arguments}.
+
+    Raises:
+        WeightsError: the kind is unknown or the arguments are not that network's.
+    """
+    arguments = dict(config)
+    kind = arguments.pop("kind", None)
+    if kind not in NETWORKS:
+        raise WeightsError(f"unknown network {kind!r}; known: {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[kind](**arguments)
+    except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(f"network {kind!r} cannot be built from {arguments}: {error}") from error

@@ -1,0 +1,82 @@
+"""Weight files: safetensors with the whole description of the model inside, read whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from fewstep.errors import WeightsError
+from fewstep.networks import build
+
+FORMAT, VERSION = "fewstep-model", 1
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """Write a network and what describes it.
+
+    Args:
+        path: the safetensors file.
+        network: one of `fewstep.networks.NETWORKS`.
+        metadata: JSON data: path, predicts, time, shape, range, classes, training.
+        dtype: how floating-point tensors are kept; they are float32 again when read.
+    """
+    config = {"format": FORMAT, "version": VERSION, "network": network.config, **metadata}
+    tensors = {k: v.detach().cpu().contiguous().to(dtype) for k, v in network.state_dict().items()}
+    write_atomically(path, save(tensors, {"fewstep": json.dumps(config)}))
+
+
+def read(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network in a file that `write` made, in evaluation mode, and its metadata.
+
+    Raises:
+        WeightsError: it is not a whole safetensors file of ours, or a tensor is missing, extra, misshapen or not
+            finite; the message names it.
+    """
+    if not Path(path).is_file():
+        raise WeightsError(f"there is no weight file at {path}")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+    try:
+        config = json.loads(metadata["fewstep"])
+        known = config["format"] == FORMAT and config["version"] == VERSION
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} holds no description of a fewstep model") from error
+    if not known:
+        raise WeightsError(
+            f"{path} is a {config['format']!r} of version {config['version']!r}; known: {FORMAT} {VERSION}"
+        )
+    network = build(config["network"])
+    expected = network.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            raise WeightsError(f"{path} lacks the tensor {name}")
+        if name not in expected:
+            raise WeightsError(f"{path} has a tensor that the network does not: {name}")
+        if tensors[name].shape != expected[name].shape:
+            have, want = tuple(tensors[name].shape), tuple(expected[name].shape)
+            raise WeightsError(f"{path}: tensor {name} has shape {have}, the network needs {want}")
+        if not tensors[name].isfinite().all():
+            raise WeightsError(f"{path}: tensor {name} holds NaN or Inf")
+    network.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()})
+    return network.eval().requires_grad_(False), config

@@ -1,0 +1,243 @@
+"""The plan: the table of coefficients that a sampler is on one grid.
+
+A sampler is a linear, time-varying machine driven by the network.  Named registers R (the first is the state x) become
+fixed combinations of registers, of the network's answers x̂₀ and of fresh noise ξ:
+
+    R_{i+1} = M_i R_i + B_i x̂₀_i + N_i ξ_i.
+
+A plan is data: it prints, compares, saves as JSON and runs without knowing which paper it came from.  It refuses to
+exist when it is inconsistent: with every answer one fixed x₀, the mean a and the covariance C of the registers obey
+
+    a_{i+1} = M_i a_i + B_i 1,      C_{i+1} = M_i C_i M_iᵀ + N_i N_iᵀ,
+
+and register x must stand at (α, σ) of its time after every step, as must a register at the time it is asked at.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import PlanError
+from fewstep.paths import Path
+from fewstep.plan.table import Builder, Table
+
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of a plan: a view, made on demand.
+
+    Args:
+        index: the number of the step, from 0.
+        t, t_next: the times of register x before and after; float64 of the plan's place.
+        asks: (register, time) of each answer, in the order of their slots.
+        writes: for each register written, its entries (kind, source, value); kind is "M", "B" or "N".
+    """
+
+    index: int
+    t: Tensor
+    t_next: Tensor
+    asks: list[tuple[int, Tensor]]
+    writes: dict[int, list[tuple[str, int, Tensor]]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan:
+    """A sampler on one grid, as data.
+
+    Args:
+        path: the path that it runs on.
+        registers: the names of the registers; "x" first; a register named "one" holds ones.
+        times: float64 (steps + 1, *place), the time of x before each step and after the last, falling or standing.
+        asks: int64 (answers, 2), rows (step, register), in the order of steps and slots.
+        ask_times: float64 (answers, *place), the time of the register that is asked.
+        M, B, N: the coefficients on registers, on answers and on noise.
+        order: the order of convergence that the solver declares.
+        source: where it came from: solver, grid and their parameters, as JSON data.
+        deviates: empty, or the sentence in which a method says why it does not land on its path.
+        restarts: the same sampler with at most 1, 2 … steps of history, for the steps after a jump of the state.
+
+    Raises:
+        PlanError: the table is not well formed, or does not land on its path and does not say so.
+    """
+
+    path: Path
+    registers: tuple[str, ...]
+    times: Tensor
+    asks: Tensor
+    ask_times: Tensor
+    M: Table
+    B: Table
+    N: Table
+    order: int = 1
+    source: dict[str, Any] = field(default_factory=dict)
+    deviates: str = ""
+    restarts: tuple["Plan", ...] = ()
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    @staticmethod
+    def build(path: Path, builder: Builder, **fields: Any) -> "Plan":
+        """The plan that a builder holds, in normal form."""
+        asks, ask_times, m, b, n = builder.finish()
+        return Plan(path, builder.registers, builder.times, asks, ask_times, m, b, n, **fields)
+
+    @property
+    def steps(self) -> int:
+        """The number of rows."""
+        return len(self.times) - 1
+
+    @property
+    def evaluations(self) -> int:
+        """How often a sample's network is asked, guidance not counted."""
+        return len(self.asks)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any step draws noise."""
+        return len(self.N) > 0
+
+    @property
+    def place(self) -> torch.Size:
+        """The shape that times and coefficients have for one step; () when all samples and pixels share them."""
+        return torch.broadcast_shapes(self.times.shape[1:], self.ask_times.shape[1:], *self._value_places())
+
+    def _value_places(self) -> list[torch.Size]:
+        return [table.value.shape[1:] for table in (self.M, self.B, self.N) if len(table)]
+
+    @property
+    def reversible(self) -> bool:
+        """Whether every step can be undone exactly: no noise, what was asked is kept, and M has an inverse."""
+        if self.stochastic:
+            return False
+        for step, m in zip(self, self._matrices()[0], strict=True):
+            if any(register in step.writes for register, _ in step.asks):
+                return False
+            if bool((torch.linalg.matrix_rank(m) < len(self.registers)).any()):
+                return False
+        return True
+
+    def __iter__(self) -> Iterator[Step]:
+        tables = {name: getattr(self, name).rows() for name in "MBN"}
+        asks: list[list[tuple[int, Tensor]]] = [[] for _ in range(self.steps)]
+        for (step, register), time in zip(self.asks.tolist(), self.ask_times, strict=True):
+            asks[step].append((register, time))
+        for i in range(self.steps):
+            writes: dict[int, list[tuple[str, int, Tensor]]] = {}
+            for name in "MBN":
+                for to, source, value in tables[name].get(i, []):
+                    writes.setdefault(to, []).append((name, source, value))
+            yield Step(i, self.times[i], self.times[i + 1], asks[i], writes)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __eq__(self, other: object) -> bool:
+        """Bit for bit the same sampler; where it came from does not matter."""
+        return isinstance(other, Plan) and (
+            (self.path, self.registers, self.order) == (other.path, other.registers, other.order)
+            and all(torch.equal(getattr(self, k), getattr(other, k)) for k in ("times", "asks", "ask_times"))
+            and all(getattr(self, k).same(getattr(other, k)) for k in "MBN")
+            and self.restarts == other.restarts
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.registers, self.steps, self.evaluations, self.order))
+
+    def __str__(self) -> str:
+        from fewstep.plan.text import show
+
+        return show(self)
+
+    def __repr__(self) -> str:
+        name = self.source.get("solver", "plan")
+        return f"<Plan {name}: {self.steps} steps, {self.evaluations} evaluations, {self.path.kind}>"
+
+    def save(self, path: str) -> None:
+        """Write the plan as JSON, from which `Plan.load` makes it again bit for bit."""
+        from fewstep.plan.files import write
+
+        write(self, path)
+
+    @staticmethod
+    def load(path: str) -> "Plan":
+        """The plan in a JSON file.
+
+        Raises:
+            PlanError: the file is no plan, was changed, or the plan is inconsistent.
+        """
+        from fewstep.plan.files import read
+
+        return read(path)
+
+    def _matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Dense (steps, *place, to, source) matrices, with a one for every register that a step does not write."""
+        size = len(self.registers)
+        slots = int(self.B.index[:, 2].max()) + 1 if len(self.B) else 1
+        draws = int(self.N.index[:, 2].max()) + 1 if len(self.N) else 1
+        m = self.M.dense(self.steps, size, size)
+        b, n = self.B.dense(self.steps, size, slots), self.N.dense(self.steps, size, draws)
+        kept = torch.ones(self.steps, size, dtype=torch.bool)
+        for table in (self.M, self.B, self.N):
+            kept[table.index[:, 0], table.index[:, 1]] = False
+        eye = torch.diag_embed(kept.double())
+        return m + eye.reshape(self.steps, *[1] * (m.ndim - 3), size, size), b, n
+
+    def check(self) -> None:
+        """Refuse a table that is not well formed or does not land where its path says."""
+        if self.registers[0] != "x" or len(set(self.registers)) != len(self.registers):
+            raise PlanError(f"registers must be distinct names and begin with 'x', got {self.registers}")
+        if self.steps < 1:
+            raise PlanError(f"a plan needs at least one step, got {len(self.times)} times")
+        times = self.times.detach()
+        if not times.isfinite().all() or times.min() < 0 or times.max() > 1:
+            raise PlanError(f"times must lie in [0, 1], got {times.tolist()}")
+        if not self.deviates:
+            self._check_landing(times)
+
+    def _check_landing(self, times: Tensor) -> None:
+        m, b, n = self._matrices()
+        alpha, sigma = self.path.alpha(times), self.path.sigma(times)
+        size = len(self.registers)
+        place = torch.broadcast_shapes(self.place, m.shape[1:-2])
+        mean = torch.zeros(*place, size, dtype=torch.float64)
+        noise = torch.zeros(*place, size, size, dtype=torch.float64)
+        mean[..., 0], noise[..., 0, 0] = alpha[0], sigma[0] ** 2
+        start = torch.zeros_like(mean)
+        start[..., 0] = sigma[0]
+        if "one" in self.registers:
+            mean[..., self.registers.index("one")] = 1.0
+        for i, step in enumerate(self):
+            for register, time in step.asks:
+                at = time.detach()
+                self._compare(i, self.registers[register], at, mean[..., register], noise[..., register, register])
+            mean = (m[i] @ mean[..., None])[..., 0] + b[i, ..., : max(1, len(step.asks))].sum(-1)
+            noise = m[i] @ noise @ m[i].mT + n[i] @ n[i].mT
+            start = (m[i] @ start[..., None])[..., 0]
+            self._compare(i, "x", times[i + 1], mean[..., 0], noise[..., 0, 0], None if self.stochastic else start[..., 0])
+
+    def _compare(
+        self, i: int, name: str, t: Tensor, mean: Tensor, variance: Tensor, factor: Tensor | None = None
+    ) -> None:
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        largest = self.path.sigma(self.times.detach()).square().amax()
+        rounding = 1e-14 * largest
+        wrong = [
+            ("α", mean, alpha, TOLERANCE * (1 + alpha.abs())),
+            ("σ²", variance, sigma**2, TOLERANCE * sigma**2 + rounding + 1e-12),
+        ]
+        if factor is not None:
+            wrong.append(("σ", factor, sigma, TOLERANCE * (1 + sigma)))
+        for what, got, want, tolerance in wrong:
+            if bool(((got - want).abs() > tolerance).any()):
+                where = (got - want).abs().argmax()
+                got, want = (v.expand(torch.broadcast_shapes(got.shape, want.shape)).flatten()[where] for v in (got, want))
+                raise PlanError(
+                    f"step {i} leaves register {name} at {what} = {float(got):.9g} where its path has {float(want):.9g}; "
+                    "a method that means to must say so in `deviates`"
+                )

@@ -1,0 +1,44 @@
+"""A plan as a table that people read."""
+
+from torch import Tensor
+
+from fewstep.plan.plan import Plan
+
+
+def _number(value: Tensor) -> str:
+    if value.ndim == 0:
+        return f"{float(value):.5g}"
+    low, high = float(value.min()), float(value.max())
+    return f"{low:.5g}" if low == high else f"[{low:.5g} … {high:.5g}]"
+
+
+def _term(value: Tensor, name: str) -> str:
+    return name if value.ndim == 0 and float(value) == 1 else f"{_number(value)}·{name}"
+
+
+def show(plan: Plan) -> str:
+    """The plan, a row a step: times, half-log-SNR, what is asked, and what each register becomes."""
+    source = ", ".join(f"{k}={v}" for k, v in plan.source.items())
+    kind = "stochastic" if plan.stochastic else "deterministic"
+    lines = [
+        f"plan: {source or 'by hand'}",
+        f"path {plan.path.kind}, {plan.steps} steps, {plan.evaluations} evaluations, order {plan.order}, {kind}",
+    ]
+    if plan.deviates:
+        lines.append(f"deviates: {plan.deviates}")
+    rows = [["step", "t", "λ", "asks", "becomes"]]
+    lam = plan.path.lam(plan.times)
+    for step in plan:
+        asks = ", ".join(
+            plan.registers[r] + ("" if bool((t == step.t).all()) else f"@{_number(t)}") for r, t in step.asks
+        )
+        becomes = []
+        for register, entries in step.writes.items():
+            names = {"M": lambda s: plan.registers[s], "B": lambda s: f"x̂₀{'₁₂₃₄'[s - 1] if s else ''}"}
+            terms = [_term(v, names[k](s) if k in names else "ξ") for k, s, v in entries]
+            becomes.append(f"{plan.registers[register]} = {' + '.join(terms)}".replace("+ -", "− "))
+        times = f"{_number(step.t)} → {_number(step.t_next)}"
+        rows.append([str(step.index), times, _number(lam[step.index]), asks or "–", "; ".join(becomes)])
+    widths = [max(len(row[c]) for row in rows) for c in range(4)]
+    lines += ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+    return "\n".join(lines)
