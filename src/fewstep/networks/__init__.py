@@ -6,11 +6,13 @@ from torch import nn
 
 from fewstep.errors import WeightsError
 from fewstep.networks.attention import SelfAttention
+from fewstep.networks.classifier import Classifier
+from fewstep.networks.dit import DiT
 from fewstep.networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "classifier": Classifier}
 
-__all__ = ["NETWORKS", "SelfAttention", "UNet", "build"]
+__all__ = ["NETWORKS", "Classifier", "DiT", "SelfAttention", "UNet", "build"]
 
 
 def build(config: dict[str, Any]) -> nn.Module:

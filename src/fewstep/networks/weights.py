@@ -38,7 +38,10 @@ def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype:
         dtype: how floating-point tensors are kept; they are float32 again when read.
     """
     config = {"format": FORMAT, "version": VERSION, "network": network.config, **metadata}
-    tensors = {k: v.detach().cpu().contiguous().to(dtype) for k, v in network.state_dict().items()}
+    tensors = {
+        k: v.detach().cpu().contiguous().to(dtype if v.is_floating_point() else v.dtype)
+        for k, v in network.state_dict().items()
+    }
     write_atomically(path, save(tensors, {"fewstep": json.dumps(config)}))
 
 

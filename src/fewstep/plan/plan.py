@@ -219,7 +219,9 @@ class Plan:
             mean = (m[i] @ mean[..., None])[..., 0] + b[i, ..., : max(1, len(step.asks))].sum(-1)
             noise = m[i] @ noise @ m[i].mT + n[i] @ n[i].mT
             start = (m[i] @ start[..., None])[..., 0]
-            self._compare(i, "x", times[i + 1], mean[..., 0], noise[..., 0, 0], None if self.stochastic else start[..., 0])
+            self._compare(
+                i, "x", times[i + 1], mean[..., 0], noise[..., 0, 0], None if self.stochastic else start[..., 0]
+            )
 
     def _compare(
         self, i: int, name: str, t: Tensor, mean: Tensor, variance: Tensor, factor: Tensor | None = None
@@ -236,8 +238,11 @@ class Plan:
         for what, got, want, tolerance in wrong:
             if bool(((got - want).abs() > tolerance).any()):
                 where = (got - want).abs().argmax()
-                got, want = (v.expand(torch.broadcast_shapes(got.shape, want.shape)).flatten()[where] for v in (got, want))
+                got, want = (
+                    v.expand(torch.broadcast_shapes(got.shape, want.shape)).flatten()[where] for v in (got, want)
+                )
                 raise PlanError(
-                    f"step {i} leaves register {name} at {what} = {float(got):.9g} where its path has {float(want):.9g}; "
+                    f"step {i} leaves register {name} at {what} = {float(got):.9g} where its path has "
+                    f"{float(want):.9g}; "
                     "a method that means to must say so in `deviates`"
                 )

@@ -1,0 +1,37 @@
+"""Grids: the times a sampler visits, from its start down to 0."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fewstep.errors import unknown
+from fewstep.grids.karras import Karras
+from fewstep.grids.logsnr import LogSNR
+from fewstep.grids.spacing import Spacing
+from fewstep.grids.uniform import Uniform
+from fewstep.paths import Path
+
+Grid = Callable[[Path, int, float], Tensor]
+
+GRIDS: dict[str, Grid] = {
+    "uniform": Uniform(),
+    "logsnr": LogSNR(),
+    "karras": Karras(),
+    "leading": Spacing("leading"),
+    "linspace": Spacing("linspace"),
+    "trailing": Spacing("trailing"),
+}
+
+
+def grid_named(name: str) -> Grid:
+    """The grid of that name.
+
+    Raises:
+        ArgumentError: the name is unknown; the nearest are offered.
+    """
+    if name not in GRIDS:
+        raise unknown("grid", name, GRIDS)
+    return GRIDS[name]
+
+
+__all__ = ["GRIDS", "Grid", "Karras", "LogSNR", "Spacing", "Uniform", "grid_named"]
