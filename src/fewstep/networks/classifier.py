@@ -1,11 +1,10 @@
 """A small CNN that names the class of a picture; its penultimate features serve Fréchet distances and precision.
 
-    features(x) = mean over places of the last stage's output,      net(x) = W·features(x) + b
+features(x) = mean over places of the last stage's output,      net(x) = W·features(x) + b
 """
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 

@@ -54,7 +54,14 @@ class DiT(nn.Module):
     """
 
     def __init__(
-        self, channels: int, classes: int, side: int = 32, patch: int = 4, width: int = 128, depth: int = 6, heads: int = 4
+        self,
+        channels: int,
+        classes: int,
+        side: int = 32,
+        patch: int = 4,
+        width: int = 128,
+        depth: int = 6,
+        heads: int = 4,
     ) -> None:
         super().__init__()
         if side % patch or width % heads:

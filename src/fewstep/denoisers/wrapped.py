@@ -1,0 +1,81 @@
+"""Any network as a denoiser."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fewstep.denoisers.base import Denoiser
+from fewstep.errors import ArgumentError, unknown
+from fewstep.paths import PREDICTIONS, Path
+
+Time = str | Callable[[Tensor], Tensor]
+
+
+class Wrapped(Denoiser):
+    """A network net(x, time, **cond) as a denoiser; made by `wrap`."""
+
+    def __init__(self, net: Callable[..., Tensor], time: Time, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.net, self.time = net, time
+        parameter = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+        self.dtype = None if parameter is None else parameter.dtype
+
+    def told(self, t: Tensor) -> Tensor:
+        if callable(self.time):
+            return self.time(t)
+        if self.time == "t":
+            return t
+        if self.time == "sigma":
+            return self.path.sigma(t)
+        return self.path.lam(t) if self.time == "lambda" else self.path.model_time(t)
+
+    def raw(self, x: Tensor, told: Tensor, **cond: Any) -> Tensor:
+        dtype = self.dtype or x.dtype
+        time = told.to(dtype)
+        while time.ndim > 1 and time.shape[-1] == 1:
+            time = time[..., 0]
+        out = self.net(x.to(dtype), time.expand(len(x), *time.shape[1:]), **cond)
+        if out.shape != x.shape:
+            raise ArgumentError(f"the network answered with shape {tuple(out.shape)} to a state of {tuple(x.shape)}")
+        return out.to(x.dtype)
+
+
+def wrap(
+    net: Callable[..., Tensor],
+    path: Path,
+    predicts: str = "eps",
+    *,
+    shape: tuple[int, ...],
+    time: Time = "path",
+    null: Mapping[str, Any] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
+) -> Wrapped:
+    """Make a denoiser of a network.
+
+    Args:
+        net: net(x, time, **cond) → the shape of x; x (batch, *shape), time (batch,).
+        path: the path that it was trained on.
+        predicts: what it predicts: "x0", "eps", "v" = αε − σx₀, "flow" = α′x₀ + σ′ε or "score".
+        shape: the shape of one sample.
+        time: what it is told: "path" (the index for `VP.from_betas`, σ for `VE`, else t), "t", "sigma", "lambda", or
+            a function of float64 times.
+        null: the conditions that stand for none, for guidance.
+        limits: the range of the data.
+
+    Raises:
+        ArgumentError: an argument of the wrong kind.
+    """
+    if not callable(net):
+        raise ArgumentError(f"net must be callable as net(x, time, **cond), got {type(net).__name__}")
+    if not isinstance(path, Path):
+        raise ArgumentError(f"path must be a path such as VP() or Flow(), got {path!r}")
+    if predicts not in PREDICTIONS:
+        raise unknown("prediction", predicts, PREDICTIONS)
+    times = ["path", "t", "sigma", "lambda"]
+    if not callable(time) and time not in times:
+        raise unknown("time", time, times)
+    shape = tuple(shape)
+    if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ArgumentError(f"shape must be a tuple of positive integers, got {shape}")
+    return Wrapped(net, time, path=path, shape=shape, predicts=predicts, null=null, limits=limits)

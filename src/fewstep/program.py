@@ -1,0 +1,271 @@
+"""A program: a plan bound to a denoiser, its guides, a dtype and a device; what runs.
+
+Binding makes everything that a step needs on the host, once: the told times on the device, the coefficients as numbers,
+and, when no guide changes answers, the network's own prediction folded into them (x̂₀ = A·x + C·raw):
+
+    M[to, asked] += B[to, slot]·A,      B[to, slot] *= C.
+
+The loop is then one fused combination a register; a register that only takes another's value is renamed for nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.denoisers import Denoiser
+from fewstep.errors import ArgumentError
+from fewstep.guidance import LEVELS, Ask, Guide
+from fewstep.noise import BrownianNoise, KeyedNoise
+from fewstep.plan import Plan, Step
+
+Number = float | Tensor
+Term = tuple[int, Number]
+
+
+@dataclass(frozen=True)
+class Question:
+    """An ask, ready: the register, what the network is told, and x̂₀ = on_x·x + on_raw·raw at the path's α."""
+
+    register: int
+    told: Tensor
+    on_x: Number
+    on_raw: Number
+    alpha: Number
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step, ready: terms (index into registers ⊕ answers ⊕ noises, coefficient) for each register written."""
+
+    questions: list[Question]
+    writes: list[tuple[int, list[Term]]]
+    draws: int
+    lam: tuple[float, float]
+    t: Tensor
+    t_next: Tensor
+
+
+@dataclass
+class Run:
+    """What a run carries from step to step: registers, memories of the guides, counts and marks."""
+
+    registers: list[Tensor | None]
+    memories: list[Any]
+    cond: Mapping[str, Any]
+    noise: KeyedNoise
+    evaluations: int = 0
+    sums: list[Tensor] = field(default_factory=list)
+    since_jump: int = 10**9
+    answer: tuple[Tensor, Tensor, Question | None] | None = None
+
+
+def _combine(values: list[Tensor], terms: list[Term]) -> Tensor:
+    (source, first), *rest = terms
+    if not rest and isinstance(first, float) and first == 1.0:
+        return values[source]
+    out = values[source] * first
+    for source, number in rest:
+        if isinstance(number, float):
+            out = torch.add(out, values[source], alpha=number)
+        else:
+            out = torch.addcmul(out, values[source], number)
+    return out
+
+
+class Program:
+    """A plan bound to a denoiser.
+
+    Args:
+        plan: the sampler; its path must be the denoiser's.
+        denoiser: the model.
+        guides: put in the order of their levels, the list's order within a level.
+        dtype: the dtype of the state.
+        device: where it runs.
+
+    Raises:
+        ArgumentError: another path, or the network's prediction does not tell x̂₀ at one of the plan's times.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        denoiser: Denoiser,
+        guides: Sequence[Guide] = (),
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if plan.path != denoiser.path:
+            raise ArgumentError(f"the plan is for the path {plan.path}, the denoiser lives on {denoiser.path}")
+        self.plan, self.denoiser, self.dtype, self.device = plan, denoiser, dtype, torch.device(device)
+        self.guides = sorted(guides, key=lambda g: LEVELS.index(g.level))
+        self.folds = denoiser.predicts != "x0" and not any(g.level in ("network", "answer") for g in guides)
+        self.rows = self._rows(plan)
+        self.restarts = [self._rows(p) for p in plan.restarts]
+
+    def _rows(self, plan: Plan) -> list[Row]:
+        on_x, on_raw = self.denoiser.basis(plan.ask_times)
+        for name, value in (("x", on_x), ("its answer", on_raw)):
+            if not value.isfinite().all():
+                raise ArgumentError(
+                    f"the network predicts {self.denoiser.predicts}, which does not tell x̂₀ at every time of the plan "
+                    f"(the factor on {name} is not finite): start the grid below t = 1"
+                )
+        told = self.denoiser.told(plan.ask_times).to(self.device)
+        told = told if self.dtype == torch.float64 else told.float()
+        alpha, lam = plan.path.alpha(plan.ask_times), plan.path.lam(plan.times)
+        rows, answer = [], 0
+        for step in plan:
+            questions = []
+            for register, t in step.asks:
+                factors = (self._number(v[answer]) for v in (on_x, on_raw, alpha))
+                questions.append(Question(register, told[answer], *factors, t))
+                answer += 1
+            first = answer - len(step.asks)
+            rows.append(self._row(step, questions, on_x[first:answer], on_raw[first:answer], lam))
+        return rows
+
+    def _number(self, value: Tensor) -> Number:
+        if value.ndim == 0 and not value.requires_grad:
+            return float(value)
+        return value.to(self.device, self.dtype)
+
+    def _row(self, step: Step, questions: list[Question], on_x: Tensor, on_raw: Tensor, lam: Tensor) -> Row:
+        size, writes, draws = len(self.plan.registers), [], 0
+        for to, entries in step.writes.items():
+            terms: dict[int, Tensor] = {}
+            for kind, source, value in entries:
+                if kind == "B" and self.folds:
+                    asked = questions[source].register
+                    terms[asked] = terms.get(asked, torch.zeros(())) + value * on_x[source]
+                    value = value * on_raw[source]
+                index = {"M": source, "B": size + source, "N": size + len(questions) + source}[kind]
+                terms[index] = terms[index] + value if index in terms else value
+                draws = max(draws, source + 1) if kind == "N" else draws
+            used = {k: v for k, v in terms.items() if v.requires_grad or bool(v.any())}
+            numbers = [(k, self._number(v)) for k, v in (used or terms).items()]
+            writes.append((to, numbers))
+        ends = (step.t.ndim == 0) and (float(lam[step.index]), float(lam[step.index + 1]))
+        return Row(questions, writes, draws, ends or (float("nan"), float("nan")), step.t, step.t_next)
+
+    def start(self, x: Tensor, cond: Mapping[str, Any], noise: KeyedNoise) -> Run:
+        """A run that stands before the first step at state x, (batch, *shape)."""
+        if isinstance(noise, BrownianNoise) and self.plan.stochastic and self.plan.place:
+            raise ArgumentError("noise='brownian' needs one time for all samples; this plan has several")
+        registers: list[Tensor | None] = [None] * len(self.plan.registers)
+        registers[0] = x
+        if "one" in self.plan.registers:
+            registers[self.plan.registers.index("one")] = torch.ones_like(x)
+        noise.prepare(len(self.plan.N))
+        return Run(registers, [g.init(self.denoiser, len(x)) for g in self.guides], cond, noise)
+
+    def step(self, run: Run, index: int) -> None:
+        """Take step `index`: ask, combine, and let guides of level state move x."""
+        rows = self.rows
+        if run.since_jump < len(self.restarts):
+            rows = self.restarts[run.since_jump]
+        row = rows[index]
+        values: list[Any] = [*run.registers]
+        values += self._answers(run, row, index)
+        values[: len(run.registers)] = run.registers
+        for slot in range(row.draws):
+            values.append(run.noise.step(index * max(1, row.draws) + slot, *row.lam))
+        for to, new in [(to, _combine(values, terms)) for to, terms in row.writes]:
+            run.registers[to] = new
+        run.since_jump += 1
+        for place, guide in enumerate(self.guides):
+            if guide.level == "state":
+                x = run.registers[0]
+                assert x is not None
+                ask = self._ask(run, x, row.t_next, row, index)
+                run.registers[0], run.memories[place], jumped = guide.move(ask, x, run.memories[place])
+                run.since_jump = 0 if jumped else run.since_jump
+
+    def _ask(self, run: Run, x: Tensor, t: Tensor, row: Row, index: int) -> Ask:
+        def noise(slot: int) -> Tensor:
+            return run.noise.guide(index * 64 + slot)
+
+        return Ask(x, t, row.t_next, index, len(self.rows), self.denoiser, noise)
+
+    def _answers(self, run: Run, row: Row, index: int) -> list[Tensor]:
+        """The network's answers to all questions of a step: raw where they are folded, x̂₀ where not."""
+        if not self.guides and len(row.questions) == 1:
+            question = row.questions[0]
+            x = run.registers[question.register]
+            assert x is not None
+            raw = self.denoiser.raw(x, question.told, **run.cond)
+            run.evaluations += 1
+            run.sums.append(raw.sum(dtype=torch.float32 if raw.dtype.itemsize < 4 else None))
+            run.answer = (x, raw, question)
+            plain = self.folds or self.denoiser.predicts == "x0"
+            return [raw if plain else self._x0(question, x, raw)]
+        return [self._guided(run, row, question, index) for question in row.questions]
+
+    def _x0(self, question: Question, x: Tensor, raw: Tensor) -> Tensor:
+        if self.denoiser.predicts == "x0":
+            return raw
+        return _combine([x, raw], [(0, question.on_x), (1, question.on_raw)])
+
+    def _guided(self, run: Run, row: Row, question: Question, index: int) -> Tensor:
+        x = run.registers[question.register]
+        assert x is not None
+        grad = any(g.needs_grad for g in self.guides)
+        with torch.set_grad_enabled(grad or torch.is_grad_enabled()):
+            seen = x.detach().requires_grad_() if grad and not x.requires_grad else x
+            ask = self._ask(run, seen, question.t, row, index)
+            cond = run.cond
+            for place, guide in enumerate(self.guides):
+                if guide.level == "condition":
+                    cond, run.memories[place] = guide.condition(ask, cond, run.memories[place])
+            wanted = [guide.branches(ask, cond) if guide.level == "network" else [] for guide in self.guides]
+            conds = [cond, *(c for branch in wanted for c in branch)]
+            raws = self._batch(seen, question.told, conds)
+            run.evaluations += len(conds)
+            run.sums.append(raws[0].detach().sum(dtype=torch.float32 if raws[0].dtype.itemsize < 4 else None))
+            if self.folds:
+                run.answer = (x, raws[0], question)
+                return raws[0]
+            answers = [self._x0(question, seen, raw) for raw in raws]
+            x0, at = answers[0], 1
+            for place, guide in enumerate(self.guides):
+                others = answers[at : at + len(wanted[place])]
+                at += len(others)
+                if guide.level == "network":
+                    x0, run.memories[place] = guide.mix(ask, x0, answers[0], others, run.memories[place])
+                elif guide.level == "answer":
+                    new, run.memories[place] = guide.answer(ask, x0, run.memories[place])
+                    if guide.keeps == "eps":
+                        run.registers[question.register] = _combine([x, new - x0], [(0, 1.0), (1, question.alpha)])
+                    x0 = new
+        x0 = x0.detach() if grad and not torch.is_grad_enabled() else x0
+        run.answer = (x, x0, None)
+        return x0
+
+    def _batch(self, x: Tensor, told: Tensor, conds: list[Mapping[str, Any]]) -> list[Tensor]:
+        if len(conds) == 1:
+            return [self.denoiser.raw(x, told, **conds[0])]
+        count, rows = len(conds), len(x)
+        told = told.repeat(count, *[1] * (told.ndim - 1)) if told.ndim and len(told) == rows else told
+        merged = {key: self._merge([c[key] for c in conds], rows) for key in conds[0]}
+        return list(self.denoiser.raw(x.repeat(count, *[1] * (x.ndim - 1)), told, **merged).chunk(count))
+
+    def _merge(self, values: list[Any], rows: int) -> Any:
+        if not any(isinstance(v, Tensor) for v in values):
+            return values[0]
+        like = next(v for v in values if isinstance(v, Tensor))
+        parts = [
+            v.expand(rows, *like.shape[1:])
+            if isinstance(v, Tensor)
+            else torch.full_like(like, v).expand(rows, *like.shape[1:])
+            for v in values
+        ]
+        return torch.cat(parts)
+
+    def preview(self, run: Run) -> Tensor:
+        """x̂₀ as the last question of the last step was answered."""
+        assert run.answer is not None
+        x, raw, question = run.answer
+        return raw if question is None else self._x0(question, x, raw)
