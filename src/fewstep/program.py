@@ -121,8 +121,8 @@ class Program:
         for step in plan:
             questions = []
             for register, t in step.asks:
-                factors = (self._number(v[answer]) for v in (on_x, on_raw, alpha))
-                questions.append(Question(register, told[answer], *factors, t))
+                a, c, at = (self._number(v[answer]) for v in (on_x, on_raw, alpha))
+                questions.append(Question(register, told[answer], a, c, at, t))
                 answer += 1
             first = answer - len(step.asks)
             rows.append(self._row(step, questions, on_x[first:answer], on_raw[first:answer], lam))

@@ -21,9 +21,11 @@ def build(config: dict[str, Any]) -> nn.Module:
     Raises:
         WeightsError: the kind is unknown or the arguments are not that network's.
     """
+    if not isinstance(config, dict):
+        raise WeightsError(f"a network is described by an object with a 'kind', got {config!r:.80}")
     arguments = dict(config)
     kind = arguments.pop("kind", None)
-    if kind not in NETWORKS:
+    if not isinstance(kind, str) or kind not in NETWORKS:
         raise WeightsError(f"unknown network {kind!r}; known: {', '.join(NETWORKS)}")
     try:
         return NETWORKS[kind](**arguments)

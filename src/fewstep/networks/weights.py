@@ -69,7 +69,7 @@ def read(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(
             f"{path} is a {config['format']!r} of version {config['version']!r}; known: {FORMAT} {VERSION}"
         )
-    network = build(config["network"])
+    network = build(config.get("network"))
     expected = network.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:

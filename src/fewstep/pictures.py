@@ -1,0 +1,80 @@
+"""Samples as pictures: a grid in one PNG that carries its recipe.
+
+The text chunk `fewstep` holds plan, seeds and versions as JSON, the chunk `parameters` the line that image tools read.
+"""
+
+import io
+import json
+import math
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from fewstep.errors import ArgumentError
+from fewstep.plan.files import dumps
+
+if TYPE_CHECKING:
+    from fewstep.sampling import Output
+
+
+def grid_of(x: Tensor, limits: tuple[float, float] = (-1.0, 1.0), columns: int = 0) -> Image.Image:
+    """Pictures (batch, 1 or 3, height, width) side by side, `columns` in a row (a square unless given)."""
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ArgumentError(f"a picture needs samples of shape (batch, 1 or 3, height, width), got {tuple(x.shape)}")
+    columns = columns or math.ceil(math.sqrt(len(x)))
+    low, high = limits
+    bytes_ = ((x.detach().float().cpu() - low) / (high - low)).clamp(0, 1).mul(255).round().to(torch.uint8)
+    rows, (_, channels, height, width) = math.ceil(len(x) / columns), x.shape
+    canvas = np.zeros((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), np.uint8)
+    for i, picture in enumerate(bytes_.permute(0, 2, 3, 1).numpy()):
+        top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
+        canvas[top : top + height, left : left + width] = picture
+    return Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+
+
+def recipe(out: "Output") -> dict[str, Any]:
+    """What makes the samples again: plan, seeds, versions."""
+    versions = {"fewstep": version("fewstep"), "torch": torch.__version__}
+    return {"plan": json.loads(dumps(out.plan)), "seeds": out.seeds, "versions": versions}
+
+
+def _image(out: "Output", columns: int) -> tuple[Image.Image, PngInfo]:
+    source, (seed, _) = out.plan.source, out.seeds[0]
+    info = PngInfo()
+    info.add_text("fewstep", json.dumps(recipe(out)))
+    line = f"Steps: {out.plan.steps}, Sampler: {source.get('solver', 'plan')}, Schedule type: {source.get('grid', '')}"
+    info.add_text("parameters", f"{line}, Seed: {seed}")
+    return grid_of(out.x, out.limits, columns), info
+
+
+def save(out: "Output", path: str, columns: int = 0) -> None:
+    """Write the samples as one PNG grid with the recipe inside."""
+    image, info = _image(out, columns)
+    image.save(path, pnginfo=info, format="PNG")
+
+
+def png(out: "Output") -> bytes:
+    """The grid as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image, info = _image(out, 0)
+    image.save(buffer, pnginfo=info, format="PNG")
+    return buffer.getvalue()
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The recipe in a picture that `save` wrote.
+
+    Raises:
+        ArgumentError: it is no picture, or holds no recipe of ours.
+    """
+    try:
+        with Image.open(path) as image:
+            text = image.info.get("fewstep", "")
+        return dict(json.loads(text))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{path} is not a picture with a recipe of fewstep: {error}") from error

@@ -1,0 +1,79 @@
+"""From a solver's and a grid's name to a plan."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import ArgumentError
+from fewstep.grids import Grid, grid_named
+from fewstep.paths import Path
+from fewstep.plan import Plan
+from fewstep.solvers import Solver, solver_named
+
+
+def make_plan(
+    path: Path,
+    solver: str | Solver = "dpm-solver++",
+    grid: str | Grid | Tensor | Sequence[float] = "uniform",
+    steps: int | None = None,
+    *,
+    evaluations: int | None = None,
+    start: float = 1.0,
+) -> Plan:
+    """The plan of a solver on a grid.
+
+    Args:
+        path: the path of the denoiser.
+        solver: a name of the catalogue, or a solver.
+        grid: a name, a grid, or the times themselves, falling: (steps + 1,) or (steps + 1, *place).
+        steps: the number of grid intervals, at least 1; not with a list of times.
+        evaluations: the number of evaluations that may be spent instead; the most steps that fit are taken.
+        start: the first time, in (0, 1].
+
+    Raises:
+        ArgumentError: an unknown name, both or neither of steps and evaluations, a number out of its range.
+        PlanError: the solver's table is not consistent on this grid.
+    """
+    if not isinstance(path, Path):
+        raise ArgumentError(f"path must be a path such as VP() or Flow(), got {path!r}")
+    source: dict[str, Any] = {"solver": solver if isinstance(solver, str) else type(solver).__name__}
+    engine = solver_named(solver) if isinstance(solver, str) else solver
+    if isinstance(grid, str) or callable(grid):
+        source["grid"] = grid if isinstance(grid, str) else type(grid).__name__
+        make = grid_named(grid) if isinstance(grid, str) else grid
+        if (steps is None) == (evaluations is None):
+            raise ArgumentError(f"give one of steps and evaluations, got steps={steps} and evaluations={evaluations}")
+        for name, value in (("steps", steps), ("evaluations", evaluations)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
+        if not 0 < start <= 1:
+            raise ArgumentError(f"start must lie in (0, 1], got {start!r}")
+        if steps is not None:
+            return engine(path, make(path, steps, start), source)
+        return _most_steps(lambda n: engine(path, make(path, n, start), source), evaluations or 1)
+    if steps is not None or evaluations is not None:
+        raise ArgumentError("a grid given as times has its own number of steps; leave steps and evaluations out")
+    return engine(path, _times(grid), {**source, "grid": "given"})
+
+
+def _times(grid: Tensor | Sequence[float]) -> Tensor:
+    times = torch.as_tensor(grid, dtype=torch.float64)
+    if times.ndim < 1 or len(times) < 2:
+        raise ArgumentError(f"a grid of times needs at least two, got {times.tolist()}")
+    if not times.isfinite().all() or times.min() < 0 or times.max() > 1:
+        raise ArgumentError(f"times must lie in [0, 1], got {times.tolist()}")
+    falls = times[1:] <= times[:-1]
+    if not falls.all() or (times.ndim == 1 and not (times[1:] < times[:-1]).all()):
+        raise ArgumentError("times must fall; in a grid with one time a place they may stand still")
+    return times
+
+
+def _most_steps(make: Callable[[int], Plan], evaluations: int) -> Plan:
+    plan = make(evaluations)
+    for steps in range(evaluations, 0, -1):
+        plan = make(steps)
+        if plan.evaluations <= evaluations:
+            return plan
+    raise ArgumentError(f"evaluations={evaluations} is fewer than one step costs, {plan.evaluations}")

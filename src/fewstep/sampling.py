@@ -1,0 +1,298 @@
+"""Sampling: `stream` yields an event a step, and `sample` is the same run to its end."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from fewstep.denoisers import Denoiser
+from fewstep.errors import ArgumentError, NumericalError, unknown
+from fewstep.grids import Grid
+from fewstep.guidance import Guide
+from fewstep.noise import BrownianNoise, KeyedNoise, check_key
+from fewstep.plan import Plan
+from fewstep.planning import make_plan
+from fewstep.program import Program, Run
+from fewstep.solvers import Solver
+
+NOISES = {"keyed": KeyedNoise, "brownian": BrownianNoise}
+KEEPS = ("final", "trajectory", "answers")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a run cost: network evaluations a sample (guidance counted), and seconds in all."""
+
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """What `sample` gives back.
+
+    Args:
+        x: the samples, (batch, *shape).
+        stats: what it cost.
+        plan: the plan that ran.
+        seeds: (seed, number) of every sample; `sample(…, 1, seed=seed, first=number)` makes it again alone.
+        trajectory: (steps + 1, batch, *shape), the state before every step and after the last, if kept.
+        answers: (steps, batch, *shape), x̂₀ of every step, if kept.
+        limits: the range of the data, for pictures.
+    """
+
+    x: Tensor
+    stats: Stats
+    plan: Plan
+    seeds: list[tuple[int, int]]
+    trajectory: Tensor | None = None
+    answers: Tensor | None = None
+    limits: tuple[float, float] = (-1.0, 1.0)
+
+    def save(self, path: str, columns: int = 0) -> None:
+        """Write the samples as one PNG grid that carries its recipe: plan, seeds and versions."""
+        from fewstep.pictures import save
+
+        save(self, path, columns)
+
+    def _repr_png_(self) -> bytes:
+        from fewstep.pictures import png
+
+        return png(self)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step that was taken.
+
+    Args:
+        step, of: its number from 1, and how many there are.
+        t: the time after it, float64 of the plan's place.
+        evaluations: network evaluations a sample so far.
+        x: the state after it.
+    """
+
+    step: int
+    of: int
+    t: Tensor
+    evaluations: int
+    x: Tensor
+    _preview: Callable[[], Tensor] = field(repr=False)
+    _stop: threading.Event = field(repr=False)
+
+    @property
+    def x0(self) -> Tensor:
+        """The preview x̂₀ of this step; made only when looked at, and before the next step is taken."""
+        return self._preview()
+
+    def stop(self) -> None:
+        """End the run after this step; safe from any thread."""
+        self._stop.set()
+
+
+def stream(
+    denoiser: Denoiser,
+    n: int | None = None,
+    *,
+    solver: str | Solver = "dpm-solver++",
+    grid: str | Grid | Tensor | Sequence[float] = "logsnr",
+    steps: int | None = None,
+    evaluations: int | None = None,
+    plan: Plan | None = None,
+    guides: Sequence[Guide] = (),
+    cond: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    first: int = 0,
+    start: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    noise: str = "keyed",
+    grad: bool | str = False,
+    debug: bool = False,
+) -> Iterator[Event]:
+    """Sample, and yield an event after every step; arguments are those of `sample`."""
+    session = prepare(
+        denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, plan=plan, guides=guides,
+        cond=cond, seed=seed, first=first, start=start, dtype=dtype, device=device, noise=noise, grad=grad, debug=debug,
+    )  # fmt: skip
+    return session.events()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that is ready to begin: everything was checked, nothing was evaluated."""
+
+    program: Program
+    noise: KeyedNoise
+    start: Tensor
+    cond: dict[str, Any]
+    grad: bool | str
+    debug: bool
+
+    def events(self) -> Iterator[Event]:
+        """Take the steps, one event each."""
+        program, plan, stop = self.program, self.program.plan, threading.Event()
+        run = program.start(self.start, self.cond, self.noise)
+        for index in range(plan.steps):
+            with torch.set_grad_enabled(bool(self.grad)):
+                _advance(program, run, index, self.grad)
+            if self.debug:
+                _refuse_bad(run)
+            x = run.registers[0]
+            assert x is not None
+            after = plan.times[index + 1]
+            yield Event(index + 1, plan.steps, after, run.evaluations, x, lambda: program.preview(run), stop)
+            if stop.is_set():
+                break
+        _refuse_bad(run)
+
+
+def prepare(
+    denoiser: Denoiser, n: int | None, *, solver: str | Solver = "dpm-solver++",
+    grid: str | Grid | Tensor | Sequence[float] = "logsnr", steps: int | None = None, evaluations: int | None = None,
+    plan: Plan | None = None, guides: Sequence[Guide] = (), cond: Mapping[str, Any] | None = None, seed: int = 0,
+    first: int = 0, start: Tensor | None = None, dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu", noise: str = "keyed", grad: bool | str = False, debug: bool = False,
+) -> Session:  # fmt: skip
+    """Check everything and make everything that a run needs; arguments are those of `sample`."""
+    if not isinstance(denoiser, Denoiser):
+        raise ArgumentError(f"denoiser must be a fewstep denoiser (see fewstep.wrap), got {type(denoiser).__name__}")
+    n = _count(n, start, denoiser)
+    dtype, device = (dtype, device) if start is None else (start.dtype, start.device)
+    if noise not in NOISES:
+        raise unknown("noise", noise, NOISES)
+    if grad not in (False, True, "checkpoint"):
+        raise ArgumentError(f"grad must be False, True or 'checkpoint', got {grad!r}")
+    for guide in guides:
+        if not isinstance(guide, Guide):
+            raise ArgumentError(f"guides must be guides such as CFG(2.0), got {guide!r}")
+    if plan is None:
+        if evaluations is not None:
+            evaluations = evaluations // (1 + sum(g.level == "network" and getattr(g, "scale", 0) != 1 for g in guides))
+        default = 8 if steps is None and evaluations is None and isinstance(grid, str) else steps
+        plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations)
+    elif steps is not None or evaluations is not None:
+        raise ArgumentError("a plan has its own number of steps; leave steps and evaluations out")
+    check_key(seed, range(first, first + n))
+    program = Program(plan, denoiser, guides, dtype, device)
+    source = NOISES[noise](seed, range(first, first + n), denoiser.shape, dtype, device)
+    if start is None:
+        start = source.start() * plan.path.sigma(plan.times[0]).to(device, dtype)
+    return Session(program, source, start, _conditions(cond or {}, n, device), grad, debug)
+
+
+def _count(n: int | None, start: Tensor | None, denoiser: Denoiser) -> int:
+    if start is not None:
+        if not start.is_floating_point() or start.shape[1:] != denoiser.shape or len(start) == 0:
+            want = ("batch", *denoiser.shape)
+            raise ArgumentError(f"start must be floating-point of shape {want}, got {start.dtype} {tuple(start.shape)}")
+        if n not in (None, len(start)):
+            raise ArgumentError(f"n={n} contradicts the {len(start)} samples in start")
+        return len(start)
+    n = 1 if n is None else n
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
+    return n
+
+
+def _conditions(cond: Mapping[str, Any], n: int, device: torch.device | str) -> dict[str, Any]:
+    """Conditions as the network takes them: whole numbers and lists of them become one int64 a sample."""
+    ready: dict[str, Any] = {}
+    for key, value in cond.items():
+        if isinstance(value, int) or (isinstance(value, Sequence) and all(isinstance(v, int) for v in value)):
+            value = torch.as_tensor(value)
+        if isinstance(value, Tensor):
+            if value.ndim and len(value) not in (1, n):
+                raise ArgumentError(f"condition {key!r} has {len(value)} rows for {n} samples")
+            value = value.to(device).expand(n, *value.shape[1:])
+        ready[key] = value
+    return ready
+
+
+def _advance(program: Program, run: Run, index: int, grad: bool | str) -> None:
+    if grad != "checkpoint":
+        program.step(run, index)
+        return
+    names = [i for i, r in enumerate(run.registers) if r is not None]
+    before, count, sums = list(run.registers), run.evaluations, len(run.sums)
+
+    def redo(*values: Tensor) -> tuple[Tensor, ...]:
+        run.registers, run.evaluations = list(before), count
+        del run.sums[sums:]
+        for i, value in zip(names, values, strict=True):
+            run.registers[i] = value
+        program.step(run, index)
+        return tuple(r for r in run.registers if r is not None)
+
+    after = checkpoint(redo, *(before[i] for i in names), use_reentrant=False)
+    filled = [i for i, r in enumerate(run.registers) if r is not None]
+    for i, value in zip(filled, after, strict=True):
+        run.registers[i] = value
+
+
+def _refuse_bad(run: Run) -> None:
+    """One look at the sums of all answers so far: the first that is not finite is named."""
+    if not run.sums or run.sums[0].device.type == "meta":
+        return
+    bad = ~torch.stack([s.detach() for s in run.sums]).isfinite()
+    x = run.registers[0]
+    assert x is not None
+    rows = (~x.detach().isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+    if bad.any():
+        which = int(bad.nonzero()[0])
+        raise NumericalError(f"the network's answer number {which + 1} held NaN or Inf; samples not finite: {rows}")
+    if rows:
+        raise NumericalError(f"the samples {rows} are not finite, though every answer of the network was")
+
+
+def sample(denoiser: Denoiser, n: int | None = None, *, keep: str = "final", **options: Any) -> Output:
+    """Draw samples from a model.
+
+    Args:
+        denoiser: the model.
+        n: how many samples; 1 unless given.
+        keep: "final", "trajectory" (the state at every time) or "answers" (x̂₀ of every step).
+        solver: a name of the catalogue or a solver; "dpm-solver++" unless given.
+        grid: a name, a grid or the times; "logsnr" unless given.
+        steps: the number of grid intervals; 8 unless given.
+        evaluations: network evaluations a sample instead, guidance counted; the most steps that fit are taken.
+        plan: a plan instead of solver, grid and steps.
+        guides: what changes the denoiser's answers, such as CFG(2.0).
+        cond: conditions by the network's names; a whole number stands for all samples, a list for each.
+        seed: an integer; sample i depends on (seed, first + i) alone, whatever the batch.
+        first: the number of the first sample.
+        start: (n, *shape), the state at the plan's first time instead of noise; its dtype and device are used.
+        dtype, device: of the state.
+        noise: "keyed", or "brownian" for the same Brownian path on every grid.
+        grad: False, True (through all steps) or "checkpoint" (the same at the memory of one step).
+        debug: look for NaN after every step and not only at the end.
+
+    Returns:
+        The samples, what they cost, and how to make each again.
+
+    Raises:
+        ArgumentError: a bad argument, before the first evaluation.
+        NumericalError: the network answered with NaN or Inf.
+    """
+    if keep not in KEEPS:
+        raise unknown("keep", keep, KEEPS)
+    began = time.perf_counter()
+    session = prepare(denoiser, n, **options)
+    states, answers, x, evaluations = [session.start], [], session.start, 0
+    for event in session.events():
+        x, evaluations = event.x, event.evaluations
+        if keep == "trajectory":
+            states.append(x)
+        elif keep == "answers":
+            answers.append(event.x0)
+    return Output(
+        x=x, stats=Stats(evaluations, time.perf_counter() - began), plan=session.program.plan,
+        seeds=[(session.noise.seed, number) for number in session.noise.samples],
+        trajectory=torch.stack(states) if keep == "trajectory" else None,
+        answers=torch.stack(answers) if answers else None, limits=denoiser.limits,
+    )  # fmt: skip
