@@ -20,13 +20,13 @@ times = st.floats(0, 1)
 
 def reference(path, t):
     """(α, σ) written a second time, from the definitions."""
-    if path.kind == "vp":
-        alpha = math.exp(-0.5 * quad(lambda s: 0.1 + 19.9 * s, 0, t)[0])
-        return alpha, math.sqrt(-math.expm1(2 * math.log(alpha)))
-    if path.kind == "vp-discrete":
-        bar = np.concatenate([[1], np.cumprod(1 - np.array(path.betas))])
-        alpha = math.exp(0.5 * np.interp(t * len(path.betas), np.arange(len(bar)), np.log(bar)))
-        return alpha, math.sqrt(-math.expm1(2 * math.log(alpha)))
+    if path.kind in ("vp", "vp-discrete"):
+        if path.kind == "vp":
+            log_alpha = -0.5 * quad(lambda s: 0.1 + 19.9 * s, 0, t)[0]
+        else:
+            logs = np.concatenate([[0], np.cumsum(np.log1p(-np.array(path.betas)))])
+            log_alpha = 0.5 * np.interp(t * len(path.betas), np.arange(len(logs)), logs)
+        return math.exp(log_alpha), math.sqrt(-math.expm1(2 * log_alpha))
     if path.kind == "cosine":
         return math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)
     return {"ve": (1, 80 * t), "flow": (1 - t, t), "bridge": (1 - t, 2 * t)}[path.kind]

@@ -89,5 +89,5 @@ def test_other_data_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="no data file"):
         read_images(tmp_path / "none.npz")
     (tmp_path / "data.csv").write_text("")
-    with pytest.raises(ArgumentError, match="parquet or .npz"):
+    with pytest.raises(ArgumentError, match=r"parquet or \.npz"):
         read_images(tmp_path / "data.csv")

@@ -133,3 +133,18 @@ def test_a_run_killed_with_9_resumes_to_the_very_same_weights(tmp_path):
         assert all(torch.equal(first[kind][name], second[kind][name]) for name in first[kind])
     for one, two in zip(*(list(s["optimiser"]["state"].values()) for s in (first, second)), strict=True):
         assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    "path", [{"kind": "flow"}, {"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}], ids=["flow", "vp"]
+)
+def test_the_network_is_shown_the_noise_level_that_it_is_told(path):
+    config, seen = replace(CONFIG, path=path, batch=4000, images=4000), []
+    grey = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
+    loop.loss(config, lambda *a: seen.append(a) or torch.zeros_like(a[0]), grey, torch.zeros(1, dtype=torch.int64), 0)
+    x, lam, _ = seen[0]
+    t = from_json(path).t_of_lam(lam.double())
+    alpha, sigma = (f(t)[:, None, None, None].float() for f in (from_json(path).alpha, from_json(path).sigma))
+    noise = (x - alpha) / sigma
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02

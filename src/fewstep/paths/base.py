@@ -19,7 +19,7 @@ from torch import Tensor
 
 def as_time(t: Tensor | float) -> Tensor:
     """The time as a float64 tensor; a tensor keeps its shape, its device and its gradient."""
-    return torch.as_tensor(t).to(torch.float64)
+    return torch.as_tensor(t, dtype=torch.float64)
 
 
 class Path(ABC):

@@ -61,10 +61,12 @@ class Builder:
     Args:
         times: float64 (steps + 1, *place), the time of register x before each step and after the last.
         registers: the names of the registers; the first is "x", and "one" is a register that holds ones.
+        live: registers that somebody beyond this plan may read after any step, so that no write of them is left out.
     """
 
-    def __init__(self, times: Tensor, registers: Sequence[str]) -> None:
+    def __init__(self, times: Tensor, registers: Sequence[str], live: Sequence[str] = ()) -> None:
         self.times, self.registers = times, tuple(registers)
+        self._always = {0} | {self.registers.index(name) for name in live}
         self.steps = len(times) - 1
         self._asks: dict[tuple[int, int], tuple[int, Tensor]] = {}
         self._tables: dict[str, dict[tuple[int, int, int], Tensor]] = {"M": {}, "B": {}, "N": {}}
@@ -130,7 +132,7 @@ class Builder:
         return asks.reshape(-1, 2), ask_times, m, b, n
 
     def _drop_what_nobody_reads(self) -> None:
-        m, b, n = (self._tables[name] for name in "MBN")
+        m, b = self._tables["M"], self._tables["B"]
         by_step: list[dict[int, list[tuple[str, tuple[int, int, int]]]]] = [{} for _ in range(self.steps)]
         for name, table in self._tables.items():
             for key in table:
@@ -138,7 +140,7 @@ class Builder:
         asked: list[dict[int, int]] = [{} for _ in range(self.steps)]
         for (step, slot), (register, _) in self._asks.items():
             asked[step][slot] = register
-        live = {0}
+        live = set(self._always)
         for step in reversed(range(self.steps)):
             read, heard = set(live), set()
             for to, keys in by_step[step].items():
@@ -157,8 +159,7 @@ class Builder:
                 del asked[step][slot]
             if sorted(asked[step]) != list(range(len(asked[step]))):
                 self._close_gaps(step, sorted(asked[step]))
-            live = read | set(asked[step].values())
-        del n
+            live = read | set(asked[step].values()) | self._always
 
     def _close_gaps(self, step: int, slots: list[int]) -> None:
         b = self._tables["B"]

@@ -73,7 +73,9 @@ class ExponentialMultistep:
         return self._plan(path, times, self.order, source, restarts)
 
     def _plan(self, path: Path, times: Tensor, order: int, source: dict[str, Any], restarts: tuple[Plan, ...]) -> Plan:
-        builder = Builder(times, ("x", "m1") if self.order == 2 else ("x",))
+        # A restart's rows hand their answers on to the rows of full order that follow it.
+        live = ("m1",) if order < self.order else ()
+        builder = Builder(times, ("x", "m1") if self.order == 2 else ("x",), live)
         alpha, sigma, lam = path.alpha(times), path.sigma(times), path.lam(times)
         moves = times[1:] != times[:-1]
         one, zero = torch.ones_like(times[1:]), torch.zeros_like(times[1:])
