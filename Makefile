@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup test lint clean
+.PHONY: setup demo test lint clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml
@@ -15,6 +15,9 @@ setup: .venv/ready
 
 test: setup lint
 	$(BIN)/python -m pytest -n 2
+
+demo: setup
+	$(BIN)/fewstep demo
 
 lint: setup
 	$(BIN)/ruff check src tests

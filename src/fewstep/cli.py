@@ -126,6 +126,14 @@ def train(
 
 
 @app.command()
+def demo(out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("out/demo")) -> None:
+    """Write a page that shows how few steps suffice, with the shipped models."""
+    from fewstep.demo import write_demo
+
+    typer.echo(f"open {write_demo(out)}")
+
+
+@app.command()
 def doctor() -> None:
     """Say what is installed: versions, devices, extras."""
     import torch
