@@ -59,7 +59,7 @@ def _model(name: str, out: Path, seed: int) -> list[str]:
     _plot(denoiser, classes, out / f"{name}-error.svg", seed)
     lines += [
         "<h2>Error against evaluations</h2>",
-        _figure(f"{name}-error.svg", "RMSE to the flow solved with 200 steps of Heun's method", 640, False),
+        _figure(f"{name}-error.svg", "RMSE to 200 steps of Heun", 640, False),
     ]
     return lines
 

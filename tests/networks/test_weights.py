@@ -59,7 +59,7 @@ def rewrite(path, change):
         (lambda t, m: m.update(fewstep="{"), "no description"),
         (lambda t, m: m.update(fewstep=m["fewstep"].replace('"unet"', '"vnet"')), "unknown network"),
         (lambda t, m: m.update(fewstep=m["fewstep"].replace('"width": 8', '"wdth": 8')), "cannot be built"),
-        (lambda t, m: m.update(fewstep=m["fewstep"].replace('"version": 1', '"version": 9')), "this reads"),
+        (lambda t, m: m.update(fewstep=m["fewstep"].replace('"version": 1', '"version": 9')), "of version 9"),
     ],
 )
 def test_wrong_content_is_refused_by_name(file, change, said):

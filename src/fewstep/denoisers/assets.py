@@ -14,8 +14,8 @@ ASSETS = Path(__file__).parent.parent / "assets"
 
 
 def shipped() -> list[str]:
-    """The names of the models that come with fewstep."""
-    return sorted(p.stem for p in ASSETS.glob("*.safetensors"))
+    """The names of the denoisers that come with fewstep."""
+    return sorted(p.stem for p in ASSETS.glob("*.safetensors") if not p.stem.endswith("-classifier"))
 
 
 def load(name: str | Path, device: torch.device | str = "cpu") -> Wrapped:
@@ -29,11 +29,9 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Wrapped:
         ArgumentError: no model of that name; the nearest are offered.
         WeightsError: the file is not a whole model of ours.
     """
-    file = ASSETS / f"{name}.safetensors"
-    if not file.is_file():
-        file = Path(name)
-        if not file.is_file() and file.suffix != ".safetensors":
-            raise unknown("model", str(name), shipped())
+    file = ASSETS / f"{name}.safetensors" if str(name) in shipped() else Path(name)
+    if not file.is_file() and file.suffix != ".safetensors":
+        raise unknown("model", str(name), shipped())
     network, config = weights.read(file)
     return _wrap(network.to(device), config, file)
 
