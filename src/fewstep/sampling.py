@@ -243,11 +243,12 @@ def _refuse_bad(run: Run) -> None:
     x = run.registers[0]
     assert x is not None
     rows = (~x.detach().isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+    hit = f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {len(x)})"
     if bad.any():
         which = int(bad.nonzero()[0])
-        raise NumericalError(f"the network's answer number {which + 1} held NaN or Inf; samples not finite: {rows}")
+        raise NumericalError(f"the network's answer number {which + 1} held NaN or Inf; samples not finite: {hit}")
     if rows:
-        raise NumericalError(f"the samples {rows} are not finite, though every answer of the network was")
+        raise NumericalError(f"the samples {hit} are not finite, though every answer of the network was")
 
 
 def sample(denoiser: Denoiser, n: int | None = None, *, keep: str = "final", **options: Any) -> Output:

@@ -38,9 +38,15 @@ def load(name: str | Path, device: torch.device | str = "cpu") -> Wrapped:
 
 def _wrap(network: torch.nn.Module, config: dict[str, Any], file: Path) -> Wrapped:
     try:
+        path, (low, high) = from_json(config["path"]), config["time_range"]
+
+        def time(t: torch.Tensor) -> torch.Tensor:
+            # The path's ends have λ = ±∞; the network is told the nearest value that it was trained on.
+            return path.lam(t).clamp(low, high)
+
         return wrap(
-            network, from_json(config["path"]), config["predicts"], shape=tuple(config["shape"]), time=config["time"],
+            network, path, config["predicts"], shape=tuple(config["shape"]), time=time,
             null={"label": config["null_label"]}, limits=tuple(config["range"]),
         )  # fmt: skip
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file}: the description of the model lacks or garbles {error}") from error

@@ -23,6 +23,11 @@ from fewstep.training.config import TrainingConfig
 WARM_UP = 500
 
 
+def lam_range(config: TrainingConfig) -> tuple[float, float]:
+    """The half-log-SNRs that are trained on: those of the path, within ±7."""
+    return max(float(from_json(config.path).lam(1.0)), -7.0), 7.0
+
+
 def _batch(config: TrainingConfig, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(pictures in [−1, 1], labels, half-log-SNRs, noise) of one step."""
     generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
@@ -32,8 +37,7 @@ def _batch(config: TrainingConfig, images: Tensor, labels: Tensor, step: int) ->
         mirror = torch.rand(config.batch, generator=generator) < 0.5
         x0[mirror] = x0[mirror].flip(-1)
     label[torch.rand(config.batch, generator=generator) < config.dropout] = config.network["classes"]
-    path = from_json(config.path)
-    low, high = max(float(path.lam(1.0)), -7.0), 7.0
+    low, high = lam_range(config)
     lam = config.lam_mean + config.lam_std * torch.randn(config.batch, generator=generator, dtype=torch.float64)
     anywhere = low + (high - low) * torch.rand(config.batch, generator=generator, dtype=torch.float64)
     lam = torch.where(torch.rand(config.batch, generator=generator) < 0.1, anywhere, lam).clamp(low, high)
@@ -111,7 +115,7 @@ def describe(
 ) -> dict[str, Any]:
     """What a model file says of itself beside its network."""
     return {
-        "path": config.path, "predicts": config.predicts, "time": "lambda", "shape": list(images.shape[1:]),
+        "path": config.path, "predicts": config.predicts, "time": "lambda", "time_range": list(lam_range(config)), "shape": list(images.shape[1:]),
         "range": [-1, 1], "classes": classes, "null_label": config.network["classes"],
         "training": {
             "images_seen": steps * config.batch, "seconds": round(seconds), "device": "cpu",
