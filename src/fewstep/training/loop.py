@@ -115,7 +115,8 @@ def describe(
 ) -> dict[str, Any]:
     """What a model file says of itself beside its network."""
     return {
-        "path": config.path, "predicts": config.predicts, "time": "lambda", "time_range": list(lam_range(config)), "shape": list(images.shape[1:]),
+        "path": config.path, "predicts": config.predicts, "time": "lambda", "time_range": list(lam_range(config)),
+        "shape": list(images.shape[1:]),
         "range": [-1, 1], "classes": classes, "null_label": config.network["classes"],
         "training": {
             "images_seen": steps * config.batch, "seconds": round(seconds), "device": "cpu",
