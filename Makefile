@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test bench lint clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml
@@ -19,9 +19,12 @@ test: setup lint
 demo: setup
 	$(BIN)/fewstep demo
 
+bench: setup
+	$(BIN)/python -W ignore benchmarks/overhead.py
+
 lint: setup
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FEWSTEP = shutil.which("fewstep") or str(Path(sys.executable).with_name("fewstep"))
@@ -48,3 +49,20 @@ def test_errors_are_one_line(arguments, said):
     error = run(*arguments, ok=False)
     assert said in error
     assert "Traceback" not in error
+
+
+def test_train_sample_and_show(tmp_path):
+    """The whole way of a user: train a tiny model, sample from its file, read the picture's recipe."""
+    np.savez(tmp_path / "d.npz", images=np.full((8, 8, 8), 200, np.uint8), labels=np.arange(8) % 2)
+    network = '[network]\nkind = "unet"\nchannels = 1\nclasses = 2\nwidth = 8\nmultipliers = [1]\nattention = [0]\n'
+    head = 'predicts = "v"\nimages = 64\nbatch = 8\n'
+    (tmp_path / "run.toml").write_text(head + network + '[path]\nkind = "vp"\nbeta_min = 0.1\nbeta_max = 20.0\n')
+    assert "wrote" in run("train", tmp_path / "run.toml", "--data", tmp_path / "d.npz", "--out", tmp_path / "out")
+    model, picture = tmp_path / "out" / "model.safetensors", tmp_path / "s.png"
+    said = run("sample", "--model", model, "-n", 4, "--evaluations", 6, "--guidance", 2, "--out", picture)
+    assert "6 evaluations each" in said
+    assert "3 evaluations, order 2" in run("show", picture)
+
+
+def test_the_shipped_model_draws_digits(tmp_path):
+    assert "5 evaluations each" in run("sample", "-n", 2, "--steps", 5, "--out", tmp_path / "s.png")

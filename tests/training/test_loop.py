@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.errors import ArgumentError, NumericalError
+from fewstep.errors import ArgumentError, NumericalError, WeightsError
 from fewstep.networks import weights
 from fewstep.training import loop
 from fewstep.training.config import TrainingConfig, read_config
@@ -77,6 +77,18 @@ def test_the_target_is_the_paths_own():
 
     assert float(loop.loss(config, exact(1), IMAGES, LABELS, 0)) < 1e-4
     assert float(loop.loss(config, exact(-1), IMAGES, LABELS, 0)) > 1
+
+
+def test_another_runs_or_a_damaged_checkpoint_and_wrong_labels_are_refused(tmp_path):
+    loop.train(TrainingConfig(**FIELDS), IMAGES, LABELS, tmp_path, ["a", "b"], every=60)
+    with pytest.raises(ArgumentError, match="another rate"):
+        loop.train(TrainingConfig(**{**FIELDS, "rate": 0.5}), IMAGES, LABELS, tmp_path, ["a", "b"])
+    (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:500])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        loop.train(TrainingConfig(**FIELDS), IMAGES, LABELS, tmp_path, ["a", "b"])
+    for labels in (LABELS + 1, LABELS[:3]):
+        with pytest.raises(ArgumentError, match="every image needs a label"):
+            loop.train(TrainingConfig(**FIELDS), IMAGES, labels, tmp_path / "new", ["a", "b"])
 
 
 def test_nan_ends_the_run(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.errors import NumericalError
+from fewstep.errors import ArgumentError, NumericalError, WeightsError
 from fewstep.networks import build
 from fewstep.networks.weights import write, write_atomically
 from fewstep.paths import change_of_basis, from_json
@@ -68,16 +68,22 @@ def train(
         every: steps between checkpoints and lines of progress.
 
     Raises:
+        ArgumentError: a label is not one of the classes, or the checkpoint is of another run.
+        WeightsError: the checkpoint cannot be read.
         NumericalError: the loss is not finite.
     """
-    out = Path(out)
+    out, top = Path(out), config.network["classes"]
+    if len(images) != len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < top:
+        raise ArgumentError(
+            f"every image needs a label in 0 … {top - 1}; got {len(images)} images, {len(labels)} labels"
+        )
     torch.manual_seed(config.seed)
     network = build(config.network)
     mean = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=0.01, betas=(0.9, 0.99))
     first, seconds, curve = 0, 0.0, []
     if (out / "checkpoint.pt").exists():
-        saved = torch.load(out / "checkpoint.pt", weights_only=True)
+        saved = _resume(out / "checkpoint.pt", config)
         network.load_state_dict(saved["network"])
         mean.load_state_dict(saved["mean"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -104,8 +110,11 @@ def train(
             curve.append([step + 1, round(running / every, 5)])
             print(f"step {step + 1} of {steps}  loss {running / every:.4f}  {speed:.0f} images/s", flush=True)
             running = 0.0
-            state = {"network": network.state_dict(), "mean": mean.state_dict(), "optimiser": optimiser.state_dict()}
-            _checkpoint(out, {**state, "step": step + 1, "seconds": seconds, "curve": curve})
+            parts: dict[str, Any] = {"network": network, "mean": mean, "optimiser": optimiser}
+            state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+            _checkpoint(
+                out, {**state, "config": config.to_json(), "step": step + 1, "seconds": seconds, "curve": curve}
+            )
             write(out / "model.safetensors", mean, describe(config, images, classes, step + 1, seconds, curve))
     return out / "model.safetensors"
 
@@ -123,6 +132,18 @@ def describe(
             "loss": curve[:: max(1, len(curve) // 40)], "config": config.to_json(),
         },
     }  # fmt: skip
+
+
+def _resume(file: Path, config: TrainingConfig) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = torch.load(file, weights_only=True)
+        before = saved["config"]
+    except Exception as error:  # torch names no error of its own for a damaged file
+        raise WeightsError(f"the checkpoint {file} cannot be read; remove it to begin anew ({error})") from error
+    changed = [k for k, v in config.to_json().items() if before.get(k) != v]
+    if changed:
+        raise ArgumentError(f"{file} is of a run with another {', '.join(changed)}; train into another folder")
+    return saved
 
 
 def _checkpoint(out: Path, state: dict[str, Any]) -> None:
