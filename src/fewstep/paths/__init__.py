@@ -5,18 +5,24 @@ from typing import Any
 
 from fewstep.errors import PlanError, unknown
 from fewstep.paths.base import Path
-from fewstep.paths.bridge import BridgePath
+from fewstep.paths.bridge import Bridge, BridgePath
 from fewstep.paths.cosine import Cosine
+from fewstep.paths.diffusion_bridge import DiffusionBridge, VEBridge, VPBridge
 from fewstep.paths.flow import Flow
+from fewstep.paths.mean_reverting import MeanReverting
 from fewstep.paths.prediction import PREDICTIONS, Prediction, change_of_basis
+from fewstep.paths.residual_diffusion import RDDM
+from fewstep.paths.residual_shifting import ResShift
 from fewstep.paths.ve import VE
 from fewstep.paths.vp import VP, DiscreteVP
 
-PATHS: dict[str, type[Path]] = {cls.kind: cls for cls in (VP, DiscreteVP, VE, Flow, Cosine)}
+PATHS: dict[str, type[Path]] = {
+    cls.kind: cls for cls in (VP, DiscreteVP, VE, Flow, Cosine, RDDM, ResShift, MeanReverting, VPBridge, VEBridge)
+}
 
 __all__ = [
-    "PATHS", "PREDICTIONS", "VE", "VP", "BridgePath", "Cosine", "DiscreteVP", "Flow", "Path", "Prediction",
-    "change_of_basis", "from_json",
+    "PATHS", "PREDICTIONS", "RDDM", "VE", "VP", "Bridge", "BridgePath", "Cosine", "DiffusionBridge", "DiscreteVP",
+    "Flow", "MeanReverting", "Path", "Prediction", "ResShift", "VEBridge", "VPBridge", "change_of_basis", "from_json",
 ]  # fmt: skip
 
 

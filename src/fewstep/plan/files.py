@@ -44,11 +44,11 @@ def dumps(plan: Plan) -> str:
     return json.dumps({**head, **data}, allow_nan=False, ensure_ascii=False)
 
 
-def _entries(rows: Any, columns: int, place: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _entries(rows: Any, columns: int) -> tuple[Tensor, Tensor]:
     keys = [[int(v) for v in row[:columns]] for row in rows]
     values = [row[columns] for row in rows]
     index = torch.tensor(keys, dtype=torch.int64).reshape(-1, columns)
-    value = torch.tensor(values, dtype=torch.float64) if rows else torch.zeros(0, *place, dtype=torch.float64)
+    value = torch.tensor(values, dtype=torch.float64)
     if (index < 0).any() or not value.isfinite().all():
         raise PlanError("a plan's entries have indices from 0 and finite numbers")
     if [tuple(k) for k in keys] != sorted(tuple(k) for k in keys):
@@ -68,9 +68,8 @@ def from_data(data: dict[str, Any]) -> Plan:
     try:
         times = torch.tensor(data["times"], dtype=torch.float64)
         registers, steps = tuple(str(r) for r in data["registers"]), len(data["times"]) - 1
-        place = tuple(times.shape[1:])
-        asks, ask_times = _entries(data["asks"], 2, place)
-        tables = {k: Table(*_entries(data[k], 3, place)) for k in "MBN"}
+        asks, ask_times = _entries(data["asks"], 2)
+        tables = {k: Table(*_entries(data[k], 3)) for k in "MBN"}
         slots = torch.bincount(asks[:, 0], minlength=max(steps, 1))
         for name, table, top in [("M", tables["M"], len(registers)), ("B", tables["B"], None), ("N", tables["N"], 4)]:
             step, to, column = table.index.unbind(1)

@@ -219,6 +219,9 @@ class Plan:
             mean = (m[i] @ mean[..., None])[..., 0] + b[i, ..., : max(1, len(step.asks))].sum(-1)
             noise = m[i] @ noise @ m[i].mT + n[i] @ n[i].mT
             start = (m[i] @ start[..., None])[..., 0]
+            if not self.stochastic:
+                # All noise is the start's: its outer square keeps the digits that many products M C Mᵀ would lose.
+                noise = start[..., :, None] * start[..., None, :]
             self._compare(
                 i, "x", times[i + 1], mean[..., 0], noise[..., 0, 0], None if self.stochastic else start[..., 0]
             )

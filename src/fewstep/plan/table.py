@@ -51,7 +51,7 @@ def _pack(entries: dict[tuple[int, int, int], Tensor], place: torch.Size) -> Tab
     keys = sorted(entries)
     index = torch.tensor(keys, dtype=torch.int64).reshape(-1, 3)
     if not keys:
-        return Table(index, torch.zeros(0, *place, dtype=torch.float64))
+        return Table(index, torch.zeros(0, dtype=torch.float64))
     return Table(index, torch.stack([entries[key].expand(place) for key in keys]))
 
 
@@ -114,7 +114,7 @@ class Builder:
         Raises:
             PlanError: a coefficient is not finite.
         """
-        values = [*(v for table in self._tables.values() for v in table.values()), *(t for _, t in self._asks.values())]
+        values = [v for table in self._tables.values() for v in table.values()]
         place = torch.broadcast_shapes(self.times.shape[1:], *(v.shape for v in values))
         for name, table in self._tables.items():
             for (step, _, _), value in table.items():
@@ -126,8 +126,10 @@ class Builder:
         self._name_noises_in_order()
         slots = sorted(self._asks)
         asks = torch.tensor([(step, self._asks[step, slot][0]) for step, slot in slots], dtype=torch.int64)
-        times = [self._asks[key][1].expand(place) for key in slots]
-        ask_times = torch.stack(times) if times else torch.zeros(0, *place, dtype=torch.float64)
+        times = [self._asks[key][1] for key in slots]
+        # Coefficients may differ within a sample where the times do not: then the network is still told one time.
+        told = torch.broadcast_shapes(self.times.shape[1:], *(t.shape for t in times))
+        ask_times = torch.stack([t.expand(told) for t in times]) if times else torch.zeros(0, dtype=torch.float64)
         m, b, n = (_pack(self._tables[name], place) for name in "MBN")
         return asks.reshape(-1, 2), ask_times, m, b, n
 
