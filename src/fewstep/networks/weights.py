@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from fewstep.errors import WeightsError
 from fewstep.networks import build
@@ -37,20 +37,23 @@ def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype:
         metadata: JSON data: path, predicts, time, shape, range, classes, training.
         dtype: how floating-point tensors are kept; they are float32 again when read.
     """
-    config = {"format": FORMAT, "version": VERSION, "network": network.config, **metadata}
     tensors = {
         k: v.detach().cpu().contiguous().to(dtype if v.is_floating_point() else v.dtype)
         for k, v in network.state_dict().items()
     }
-    write_atomically(path, save(tensors, {"fewstep": json.dumps(config)}))
+    write_tensors(path, tensors, {"format": FORMAT, "version": VERSION, "network": network.config, **metadata})
 
 
-def read(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network in a file that `write` made, in evaluation mode, and its metadata.
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write tensors and the JSON data that describes them, {"format": …, "version": …} among it."""
+    write_atomically(path, save({k: v.contiguous() for k, v in tensors.items()}, {"fewstep": json.dumps(config)}))
+
+
+def read_tensors(path: str | Path, *formats: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors in a file of one of `formats`, and what describes them.
 
     Raises:
-        WeightsError: it is not a whole safetensors file of ours, or a tensor is missing, extra, misshapen or not
-            finite; the message names it.
+        WeightsError: it is not a whole safetensors file of such a format, or a tensor is not finite.
     """
     if not Path(path).is_file():
         raise WeightsError(f"there is no weight file at {path}")
@@ -62,14 +65,28 @@ def read(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
     try:
         config = json.loads(metadata["fewstep"])
-        known = config["format"] == FORMAT and config["version"] == VERSION
+        known = config["format"] in formats and config["version"] == VERSION
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} holds no description of a fewstep model") from error
     if not known:
         raise WeightsError(
-            f"{path} is a {config['format']!r} of version {config['version']!r}; known: {FORMAT} {VERSION}"
+            f"{path} is a {config['format']!r} of version {config['version']!r}; known: {', '.join(formats)} {VERSION}"
         )
-    network = build(config.get("network"))
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{path}: tensor {name} holds NaN or Inf")
+    return tensors, config
+
+
+def read(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network in a file that `write` made, in evaluation mode, and its metadata.
+
+    Raises:
+        WeightsError: it is not a whole safetensors file of ours, or a tensor is missing, extra, misshapen or not
+            finite; the message names it.
+    """
+    tensors, config = read_tensors(path, FORMAT)
+    network = build(config.get("network", {}))
     expected = network.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
@@ -79,7 +96,5 @@ def read(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         if tensors[name].shape != expected[name].shape:
             have, want = tuple(tensors[name].shape), tuple(expected[name].shape)
             raise WeightsError(f"{path}: tensor {name} has shape {have}, the network needs {want}")
-        if not tensors[name].isfinite().all():
-            raise WeightsError(f"{path}: tensor {name} holds NaN or Inf")
     network.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()})
     return network.eval().requires_grad_(False), config

@@ -8,9 +8,16 @@ from typing import Any
 from fewstep.errors import ArgumentError, unknown
 
 
+def _check(images: int, batch: int, precision: str) -> None:
+    if images < batch or batch < 1:
+        raise ArgumentError(f"images must be at least batch, and batch at least 1; got {images}, {batch}")
+    if precision not in ("float32", "bfloat16"):
+        raise ArgumentError(f"precision must be float32 or bfloat16, got {precision!r}")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training run.
+    """The training of a denoiser.
 
     Args:
         network: {"kind": …} and the arguments of that network.
@@ -24,6 +31,7 @@ class TrainingConfig:
         flip: mirror half of the images.
         lam_mean, lam_std: the half-log-SNR is drawn from this normal law in 9 cases of 10, else uniformly.
         seed: seeds everything.
+        precision: "float32", or "bfloat16" for the network's own arithmetic (weights and loss stay float32).
     """
 
     network: dict[str, Any]
@@ -38,18 +46,59 @@ class TrainingConfig:
     lam_mean: float = 1.0
     lam_std: float = 1.6
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.images < self.batch or self.batch < 1:
-            raise ArgumentError(f"images must be at least batch, and batch at least 1; got {self.images}, {self.batch}")
+        _check(self.images, self.batch, self.precision)
 
     def to_json(self) -> dict[str, Any]:
         """The run as plain data."""
         return asdict(self)
 
 
-def read_config(path: str | Path) -> TrainingConfig:
-    """The training run in a TOML file.
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """The training of a classifier.
+
+    Args:
+        network: {"kind": "classifier"} and its arguments.
+        images: how many images the run sees.
+        batch: images a step.
+        rate: the learning rate of the first step; it falls linearly to 0.
+        weight_decay: the weight of ‖weights‖²/2 in what is minimised, at least 0.
+        smoothing: the share of the label that is spread over all classes, in [0, 1).
+        shift: images are moved by up to so many pixels each way, at least 0.
+        flip: mirror half of the images.
+        seed: seeds everything.
+        precision: "float32", or "bfloat16" for the network's own arithmetic (weights and loss stay float32).
+    """
+
+    network: dict[str, Any]
+    images: int
+    batch: int = 128
+    rate: float = 0.1
+    weight_decay: float = 0.0
+    smoothing: float = 0.05
+    shift: int = 2
+    flip: bool = False
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check(self.images, self.batch, self.precision)
+        if not 0 <= self.smoothing < 1 or self.weight_decay < 0 or self.shift < 0:
+            raise ArgumentError(
+                "smoothing must be in [0, 1), weight_decay and shift at least 0; "
+                f"got {self.smoothing}, {self.weight_decay}, {self.shift}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain data."""
+        return asdict(self)
+
+
+def read_config(path: str | Path) -> TrainingConfig | ClassifierConfig:
+    """The training run in a TOML file: of a classifier where its network is one, else of a denoiser.
 
     Raises:
         ArgumentError: the file is missing, is no TOML, has an unknown key or lacks one.
@@ -58,11 +107,15 @@ def read_config(path: str | Path) -> TrainingConfig:
         data = tomllib.loads(Path(path).read_text(encoding="utf8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ArgumentError(f"cannot read the training config {path}: {error}") from error
-    known = [f.name for f in fields(TrainingConfig)]
+    network = data.get("network", {})
+    if not isinstance(network, dict):
+        raise ArgumentError(f"training config {path}: network must be a table, got {network!r}")
+    cls = ClassifierConfig if network.get("kind") == "classifier" else TrainingConfig
+    known = [f.name for f in fields(cls)]
     for key in data:
         if key not in known:
             raise unknown(f"key in {path}", key, known)
     try:
-        return TrainingConfig(**data)
+        return cls(**data)
     except TypeError as error:
         raise ArgumentError(f"training config {path}: {error}") from error
