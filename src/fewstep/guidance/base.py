@@ -7,15 +7,21 @@ batch), answer (x̂₀ itself) and state (x after a step).
 
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from fewstep.denoisers import Denoiser
+from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 
 LEVELS = ("condition", "network", "answer", "state")
+
+
+def _nobody(x: Tensor, t: Tensor, cond: Mapping[str, Any], denoiser: Denoiser | None = None) -> Tensor:
+    raise ArgumentError("this question belongs to no run, so nothing further can be asked")
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,11 @@ class Ask:
         t, t_next: its time and the time after the step, float64 on the host.
         index, of: the number of the step and how many there are.
         denoiser: whose path, shape and null conditions they are.
-        noise: noise(slot) → a keyed draw of x's shape, the same whatever the batch.
+        noise: noise(slot) → a keyed draw of x's shape, the same whatever the batch; slots 0 … 63 are independent.
+        again: again(x, t, cond, denoiser=None) → x̂₀ at another state or time, or of another denoiser; it is counted.
+        cond: what the network is told: the run's conditions, as guides of level condition left them.
+        x0: the last answer, for a guide that moves the state after a step.
+        differentiated: whether the run itself is differentiated, so that a memory must keep its graph.
     """
 
     x: Tensor
@@ -37,11 +47,41 @@ class Ask:
     of: int
     denoiser: Denoiser
     noise: Callable[[int], Tensor]
+    again: Callable[..., Tensor] = _nobody
+    cond: Mapping[str, Any] = field(default_factory=dict)
+    x0: Tensor | None = None
+    differentiated: bool = False
 
     @property
     def path(self) -> Path:
         """The path on which x lies."""
         return self.denoiser.path
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A further answer that a guide of level network asks in the same batch.
+
+    Args:
+        cond: what the network is told in it.
+        within: within(rows) → a context in which the batch is asked, told which of its rows are the branch's.
+        changes: whether that context changes the answer; if not, branches of the same conditions are asked once.
+    """
+
+    cond: Mapping[str, Any]
+    within: Callable[[slice], AbstractContextManager[Any]] | None = None
+    changes: bool = False
+
+    def same(self, other: "Branch") -> bool:
+        """Whether one answer serves both."""
+        if self.changes or other.changes or self.cond.keys() != other.cond.keys():
+            return False
+        return all(value is other.cond[key] for key, value in self.cond.items())
+
+
+def coefficient(value: Tensor, like: Tensor) -> float | Tensor:
+    """A float64 coefficient of the host as it multiplies `like`: a number where there is one for all."""
+    return float(value) if value.ndim == 0 else value.to(like.device, like.dtype)
 
 
 class Guide(ABC):
@@ -60,8 +100,12 @@ class Guide(ABC):
         """Level condition: what the network is told instead."""
         return cond, state
 
-    def branches(self, ask: Ask, cond: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """Level network: the conditions of the further answers that `mix` needs, asked in the same batch."""
+    def extra(self) -> int:
+        """The most evaluations that a question to the network, or a move, costs beside the plain one."""
+        return 0
+
+    def branches(self, ask: Ask, cond: Mapping[str, Any], state: Any) -> list[Branch]:
+        """Level network: the further answers that `mix` needs, asked in the same batch; what is read goes to state."""
         return []
 
     def mix(self, ask: Ask, x0: Tensor, main: Tensor, others: list[Tensor], state: Any) -> tuple[Tensor, Any]:

@@ -1,0 +1,91 @@
+"""Condition-annealed sampling: the condition is noise at the start of sampling and itself at its end.
+
+    ŷ = √γ·y + s·√(1 − γ)·n,      n ~ N(0, I) anew each step,
+    γ(t) = 1 for t ≤ τ₁,   (τ₂ − t)/(τ₂ − τ₁) between,   0 for t ≥ τ₂,
+    y′ = ψ·(mean y + std y·(ŷ − mean ŷ)/std ŷ) + (1 − ψ)·ŷ,
+
+means and deviations over one sample's whole condition.  The null branch of CFG keeps its clean condition.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fewstep.catalog import method
+from fewstep.errors import ArgumentError
+from fewstep.guidance.base import Ask, Guide
+
+# A guide has 64 draws a step; the condition's begin here, so that a guide that draws for x itself takes others.
+FIRST_SLOT, SLOTS = 16, 48
+
+
+@method(
+    name="cads",
+    papers=["CADS: Unleashing the Diversity of Diffusion Models through Condition-Annealed Sampling"],
+    family="guidance",
+    arxiv="2310.17347",
+)
+@dataclass(frozen=True)
+class CADS(Guide):
+    """Condition-annealed diffusion sampling (Sadat et al. 2024): diversity at high guidance scales, at no evaluation.
+
+    Args:
+        key: the name of the condition, a floating-point tensor (batch, …) such as an embedding.
+        scale: s, the size of the noise, at least 0.
+        begin: τ₁ in [0, 1); below it the condition is clean.
+        end: τ₂ in (τ₁, 1]; above it the condition is all noise.
+        mixing: ψ in [0, 1], how much the mean and deviation of the condition are kept.
+
+    Scale 0 leaves the condition as it is (it is not shrunk by √γ either).
+
+    Raises:
+        ArgumentError: numbers out of their ranges; at the run, a condition that is missing or cannot be noised.
+    """
+
+    level: ClassVar[str] = "condition"
+    key: str = "encoder_hidden_states"
+    scale: float = 0.1
+    begin: float = 0.6
+    end: float = 0.9
+    mixing: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1:
+            raise ArgumentError(f"begin and end must be 0 ≤ begin < end ≤ 1, got {self.begin} and {self.end}")
+        if self.scale < 0 or not 0 <= self.mixing <= 1:
+            raise ArgumentError(f"scale must be at least 0 and mixing in [0, 1], got {self.scale} and {self.mixing}")
+
+    def condition(self, ask: Ask, cond: Mapping[str, Any], state: Any) -> tuple[Mapping[str, Any], Any]:
+        if self.scale == 0:
+            return cond, state
+        y = cond.get(self.key)
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            got = "no such condition" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}"
+            raise ArgumentError(
+                f"CADS adds noise to the condition {self.key!r}, which must be a floating-point tensor, got {got} "
+                f"among {sorted(cond)}; give the network the embedding of a label instead of the label"
+            )
+        gamma = ((self.end - ask.t) / (self.end - self.begin)).clamp(0, 1).to(y.device, y.dtype)
+        if not bool((gamma < 1).any()):
+            return cond, state
+        gamma = gamma.reshape(-1, *[1] * (y.ndim - 1)) if gamma.ndim else gamma
+        noisy = gamma.sqrt() * y + self.scale * (1 - gamma).sqrt() * _normal_like(y, ask)
+        axes = tuple(range(1, y.ndim))
+        (mean, deviation), (old, spread) = ((v.mean(axes, keepdim=True), v.std(axes, keepdim=True)) for v in (noisy, y))
+        rescaled = (noisy - mean) / deviation.clamp_min(torch.finfo(y.dtype).tiny) * spread + old
+        annealed = torch.where(gamma < 1, self.mixing * rescaled + (1 - self.mixing) * noisy, y)
+        return {**cond, self.key: annealed}, state
+
+
+def _normal_like(y: Tensor, ask: Ask) -> Tensor:
+    """Normal numbers of the shape of the condition, from the run's own draws, which have the shape of x."""
+    size, each = math.prod(y.shape[1:]), math.prod(ask.x.shape[1:])
+    count = -(-size // each)
+    if count > SLOTS:
+        raise ArgumentError(f"CADS draws at most {SLOTS} · {each} numbers a step here, the condition has {size}")
+    drawn = torch.cat([ask.noise(FIRST_SLOT + i).flatten(1) for i in range(count)], 1)
+    return drawn[:, :size].reshape(y.shape).to(y.device, y.dtype)

@@ -1,0 +1,62 @@
+"""Gradients of a number a sample, as guides need them, and the change of x̂₀ that a change of the score is.
+
+score′ = score + g      ⇔      x̂₀′ = x̂₀ + (σ²/α)·g
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fewstep.errors import ArgumentError
+from fewstep.guidance.base import Ask, coefficient
+
+# λ so low that the state says next to nothing of the data, and so high that float32 gradients keep their digits.
+NEAR = -8.0
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor, who: str) -> Tensor:
+    """∇ of a function that gives one number a sample, with respect to x, of x's shape.
+
+    It is part of the graph where x is, so that a run can be differentiated; else it leaves none.
+
+    Args:
+        function: (batch, …) → (batch,).
+        x: where.
+        who: whose function it is, for the message.
+
+    Raises:
+        ArgumentError: the function gives another shape, or does not depend on x differentiably.
+    """
+    with torch.enable_grad():
+        at = x if x.requires_grad else x.detach().requires_grad_()
+        return gradient_of(function(at), at, who, create_graph=x.requires_grad and not x.is_leaf)
+
+
+def gradient_of(values: Tensor, x: Tensor, who: str, create_graph: bool = False) -> Tensor:
+    """∇ of numbers (batch,), row by row, with respect to x in whose graph they lie.
+
+    Raises:
+        ArgumentError: the numbers have another shape, or do not depend on x differentiably.
+    """
+    if not isinstance(values, Tensor) or values.shape != (len(x),):
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ArgumentError(f"{who} must give one number a sample, shape ({len(x)},), got {got}")
+    if not values.requires_grad:
+        raise ArgumentError(f"{who} is not differentiable with respect to its input: its result has no gradient")
+    (found,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, retain_graph=True, allow_unused=True)
+    if found is None:
+        raise ArgumentError(f"{who} does not depend on its input, so it has no gradient")
+    return found
+
+
+def informed_time(ask: Ask) -> Tensor:
+    """The ask's time, or where α = 0 one near it: (σ²/α)·∇log p has a limit there, of 0 times infinity."""
+    near = ask.path.t_of_lam(torch.tensor(NEAR, dtype=torch.float64))
+    return torch.where(ask.path.alpha(ask.t) > 0, ask.t, near)
+
+
+def along_score(ask: Ask, push: Tensor, scale: float) -> Tensor:
+    """(σ²/α)·scale·push: the change of x̂₀ when the score is changed by scale·push, at the informed time."""
+    t = informed_time(ask)
+    return coefficient(scale * ask.path.sigma(t).square() / ask.path.alpha(t), push) * push

@@ -1,0 +1,77 @@
+"""Self-guided minority sampling: uphill on what the denoiser itself fails to reproduce.
+
+    x_p = α_p·x̂₀ + σ_p·z,      x̃₀ = sg x̂₀(sg x_p),      ℓ(x) = d(x̂₀(x), x̃₀),
+    x̂₀′ = x̂₀ + w·(σ²/α)·ĝ,      ĝ = ∇ₓℓ/max|∇ₓℓ| of each sample.
+
+sg stops the gradient, so that it goes through x̂₀(x) alone.  Guided are every k-th step and the times above t_mid.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fewstep.catalog import method
+from fewstep.errors import ArgumentError
+from fewstep.guidance.base import Ask, Guide
+from fewstep.guidance.gradient import along_score, gradient_of
+from fewstep.guidance.minority import squared_distance
+
+
+@method(
+    name="self-guided-minority",
+    papers=["Self-Guided Generation of Minority Samples Using Diffusion Models"],
+    family="guidance",
+    arxiv="2407.11555",
+)
+@dataclass(frozen=True)
+class SelfGuidedMinority(Guide):
+    """Self-guided minority sampling (Um & Ye 2024); a guided step costs one more evaluation a draw, and a gradient.
+
+    Args:
+        scale: w, the largest change of the score in a number; 0 leaves the answer as it is.
+        t_noise: p, the time of the noise added to x̂₀, in (0, 1).
+        every: k, at least 1; steps whose index is a multiple of it are guided.
+        t_mid: in [0, 1]; only times above it are guided.
+        draws: noises that ℓ is averaged over, at least 1.
+        distance: d(x̂₀, x̃₀) → (batch,), differentiable, such as LPIPS.
+
+    Raises:
+        ArgumentError: numbers out of their ranges.
+    """
+
+    level: ClassVar[str] = "answer"
+    needs_grad: ClassVar[bool] = True
+    scale: float = 0.4
+    t_noise: float = 0.8
+    every: int = 5
+    t_mid: float = 0.0
+    draws: int = 1
+    distance: Callable[[Tensor, Tensor], Tensor] = squared_distance
+
+    def __post_init__(self) -> None:
+        if not 0 < self.t_noise < 1 or not 0 <= self.t_mid <= 1:
+            raise ArgumentError(f"t_noise must be in (0, 1) and t_mid in [0, 1], got {self.t_noise}, {self.t_mid}")
+        if self.every < 1 or self.draws < 1:
+            raise ArgumentError(f"every and draws must be at least 1, got {self.every} and {self.draws}")
+
+    def extra(self) -> int:
+        return self.draws if self.scale else 0
+
+    def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
+        late = (ask.t > self.t_mid).to(x0.device)
+        if self.scale == 0 or ask.index % self.every or not bool(late.any()):
+            return x0, state
+        t = torch.tensor(self.t_noise, dtype=torch.float64)
+        alpha, sigma = float(ask.path.alpha(t)), float(ask.path.sigma(t))
+        loss = torch.zeros(len(x0), dtype=x0.dtype, device=x0.device)
+        for draw in range(self.draws):
+            with torch.no_grad():
+                again = ask.again(alpha * x0.detach() + sigma * ask.noise(draw), t, ask.cond)
+            loss = loss + self.distance(x0, again) / self.draws
+        push = gradient_of(loss, ask.x, "distance", create_graph=ask.differentiated)
+        largest = push.flatten(1).abs().amax(1).clamp_min(torch.finfo(push.dtype).tiny)
+        push = push / largest.reshape(-1, *[1] * (push.ndim - 1))
+        return x0 + torch.where(late, along_score(ask, push, self.scale), 0), state

@@ -1,0 +1,211 @@
+"""What every guide of the catalogue keeps: neutral is the identity, rows are rows, evaluations are the network's."""
+
+from importlib import import_module
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fewstep import VP, make_plan, sample, wrap
+from fewstep.catalog import methods
+from fewstep.guidance import (
+    CADS,
+    CFG,
+    PAG,
+    SAG,
+    AnnealedMCMC,
+    Autoguidance,
+    ClassifierGuidance,
+    Composition,
+    DensityGuidance,
+    EpsilonScaling,
+    Factorized,
+    FixedComponent,
+    FlowChef,
+    HiGS,
+    MinorityGuidance,
+    SelfGuidedMinority,
+    Steered,
+    SteeredLinear,
+    Thresholding,
+    UpsampleGuidance,
+)  # fmt: skip
+from fewstep.guidance.factorized import frequency_bands
+from fewstep.networks import UNet
+
+ROWS = 3
+COND = {"label": [0, 1, 2], "emb": torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)}
+
+
+class Toy(UNet):
+    """A tiny UNet with random weights that also takes an embedding, and counts the rows that it is asked."""
+
+    rows = 0
+
+    def forward(self, x, time, label=None, emb=None):
+        self.rows += len(x)
+        shift = 0 if emb is None else 0.2 * emb.mean(1)[:, None, None, None] + 0.1 * emb[:, :1, None, None]
+        return torch.tanh(0.5 * x + shift + 0.3 * super().forward(x, time, label))
+
+
+def toy(seed=0):
+    net = Toy(1, 3, width=8, multipliers=(1, 2), attention=(0, 2)).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(0.3 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
+    net.requires_grad_(False)
+    den = wrap(net, VP(), "x0", shape=(1, 8, 8), null={"label": 3})
+    return den, net
+
+
+def quadratic(x, t=None):
+    return -(x - 0.3).square().flatten(1).sum(1)
+
+
+def logits(x, t):
+    return torch.stack([x.flatten(1).sum(1), -x.flatten(1).square().sum(1)], 1)
+
+
+def pool(x):
+    return torch.nn.functional.avg_pool2d(x, 2)
+
+
+def spread(y):
+    return torch.nn.functional.interpolate(y, scale_factor=2, mode="nearest")
+
+
+IDENTITY = [lambda x: x]
+BANDS = frequency_bands(1.0)
+CHAIN = Composition(((0.5, {"label": 2}),), log_probs=(quadratic, quadratic))
+
+# name: (the guide at its neutral value, the guide at work)
+GUIDES = {
+    "annealed-mcmc": (AnnealedMCMC(rounds=0), AnnealedMCMC(CHAIN, "hmc", rounds=2)),
+    "autoguidance": (Autoguidance(toy(1)[0], 1.0), Autoguidance(toy(1)[0], 2.0)),
+    "cads": (CADS("emb", scale=0.0), CADS("emb", scale=0.3)),
+    "cfg": (CFG(1.0), CFG(3.0, rescale=0.7)),
+    "classifier-guidance": (ClassifierGuidance(quadratic, 0.0), ClassifierGuidance(quadratic, 0.5)),
+    "composition": (Composition(), Composition(((0.6, {"label": 1}), (-0.3, toy(1)[0])))),
+    "density-guidance": (DensityGuidance(0.5), DensityGuidance(0.2)),
+    "epsilon-scaling": (EpsilonScaling(1.0), EpsilonScaling(1.02)),
+    "factorized": (Factorized(IDENTITY), Factorized(BANDS, [{"label": 2}])),
+    "factorized-fixed": (FixedComponent(BANDS[0]), FixedComponent(BANDS[0], torch.ones(1, 8, 8))),
+    "flowchef": (FlowChef(quadratic, 0.0), FlowChef(lambda x: -quadratic(x), 0.1, rounds=2)),
+    "higs": (HiGS(0.0), HiGS(1.5)),
+    "minority": (MinorityGuidance(logits, scale=0.0), MinorityGuidance(logits, scale=0.5)),
+    "pag": (PAG(0.0), PAG(2.0)),
+    "sag": (SAG(0.0), SAG(0.8)),
+    "self-guided-minority": (SelfGuidedMinority(0.0), SelfGuidedMinority(0.5, every=2)),
+    "steered": (Steered([(1.0, quadratic)], 0.0), Steered([(0.1, lambda x: -quadratic(x)), (-0.05, quadratic)], 0.5)),
+    "steered-linear": (SteeredLinear(pool, spread, torch.ones(1, 1, 4, 4), 0.0),
+                       SteeredLinear(pool, spread, torch.ones(1, 1, 4, 4))),
+    "thresholding": (Thresholding(1.0), Thresholding(0.0)),
+    "upsample-guidance": (UpsampleGuidance(scale=0.0), UpsampleGuidance(2)),
+}  # fmt: skip
+# Those whose class says nothing when it is asked for a neutral value: the answers of this network stay in range.
+SAME_HERE = {"thresholding"}
+
+
+def run(den, guides, n=ROWS, **options):
+    first = options.get("first", 0)
+    cond = {k: v[first : first + n] for k, v in COND.items()}
+    solver = options.pop("solver", "dpm-solver++")
+    size = {} if "evaluations" in options else {"steps": 5}
+    return sample(den, n, solver=solver, seed=2, dtype=torch.float64, guides=guides, cond=cond, **size, **options)
+
+
+def test_every_guide_of_the_catalogue_is_here():
+    rows = {m.name: m for m in methods() if m.family == "guidance"}
+    assert set(rows) == set(GUIDES)
+    for name, (neutral, active) in GUIDES.items():
+        assert type(neutral) is type(active) is getattr(import_module(rows[name].module), rows[name].symbol)
+        assert not active.couples
+
+
+@pytest.mark.parametrize("name", GUIDES)
+@pytest.mark.parametrize("solver", ["dpm-solver++", "heun", "ddpm"])
+def test_neutral_is_the_identity(name, solver):
+    den, net = toy()
+    plain = run(den, [], solver=solver)
+    before = net.rows
+    neutral = run(den, [GUIDES[name][0]], solver=solver)
+    assert torch.equal(neutral.x, plain.x)
+    assert neutral.stats.evaluations == plain.stats.evaluations == (net.rows - before) / ROWS
+    assert GUIDES[name][0].extra() == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(GUIDES) - SAME_HERE))
+def test_a_guide_at_work_changes_the_sample_and_counts_its_evaluations(name):
+    den, net = toy()
+    plain = run(den, [])
+    weaker = [e for _, e in getattr(GUIDES[name][1], "experts", ()) if hasattr(e, "net")]
+    weaker += [GUIDES[name][1].weak] if name == "autoguidance" else []
+    counted = [net, *(w.net for w in weaker)]
+    before = sum(n.rows for n in counted)
+    guided = run(den, [GUIDES[name][1]])
+    assert (guided.x - plain.x).abs().max() > 1e-4
+    assert guided.x.isfinite().all()
+    assert guided.stats.evaluations == (sum(n.rows for n in counted) - before) / ROWS
+    assert guided.stats.evaluations <= plain.stats.evaluations * (1 + GUIDES[name][1].extra())
+    assert not guided.x.requires_grad
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_row_is_the_row_alone(name):
+    den, _ = toy()
+    whole = run(den, [GUIDES[name][1]]).x
+    alone = run(den, [GUIDES[name][1]], n=1, first=1).x
+    assert torch.allclose(whole[1:2], alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_budget_of_evaluations_is_kept(name):
+    guide = GUIDES[name][1]
+    budget = 3 * (1 + guide.extra()) + 1
+    out = run(toy()[0], [guide], evaluations=budget)
+    assert out.plan.steps >= 2
+    assert out.stats.evaluations <= budget
+
+
+@pytest.mark.parametrize("name", sorted(set(GUIDES) - {"pag", "sag", "upsample-guidance"}))
+def test_one_time_a_sample(name):
+    """Rows with their own times, as two runs with one time each."""
+    den, _ = toy()
+    grids = torch.tensor([[0.9, 0.6, 0.3, 0.0], [0.8, 0.7, 0.2, 0.0]], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(2, 1, 8, 8, dtype=torch.float64, generator=generator)
+    cond = {k: v[:2] for k, v in COND.items()}
+    several = make_plan(VP(), "ddim", grids.T.reshape(4, 2, 1, 1, 1))
+    both = sample(den, start=start, plan=several, guides=[GUIDES[name][1]], cond=cond).x
+    for i in range(2):
+        one = make_plan(VP(), "ddim", grids[i])
+        mine = {k: v[i : i + 1] for k, v in cond.items()}
+        alone = sample(den, start=start[i : i + 1], plan=one, guides=[GUIDES[name][1]], cond=mine, first=i).x
+        assert torch.allclose(both[i : i + 1], alone, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_run_can_be_differentiated(name):
+    den, _ = toy()
+    start = torch.full((1, 1, 8, 8), 0.4, dtype=torch.float64, requires_grad=True)
+    cond = {k: v[:1] for k, v in COND.items()}
+    plan = make_plan(VP(), "ddim", steps=3)
+    # torch's fused attention has no second derivative, which guides with a gradient of their own need here.
+    with sdpa_kernel(SDPBackend.MATH):
+        out = sample(den, start=start, plan=plan, guides=[GUIDES[name][1]], cond=cond, grad=True).x
+        (slope,) = torch.autograd.grad(out.square().sum(), start)
+    assert slope.isfinite().all()
+    assert slope.abs().max() > 0
+
+
+def test_pairs_run_together():
+    den, _ = toy()
+    names = sorted(set(GUIDES) - {"annealed-mcmc"})
+    for i, one in enumerate(names):
+        for other in names[i + 1 :: 3]:
+            out = sample(
+                den, 1, steps=2, guides=[GUIDES[one][1], GUIDES[other][1]], dtype=torch.float64,
+                cond={k: v[:1] for k, v in COND.items()},
+            )  # fmt: skip
+            assert out.x.isfinite().all()
