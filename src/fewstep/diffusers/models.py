@@ -1,0 +1,179 @@
+"""diffusers' models as denoisers: the network, what its scheduler's config says of it, and its VAE.
+
+The state of a latent model is z = (E(x) − shift)·scale, with the VAE's own factors, or (E(x) − mean)·scale/std.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from torch import Tensor, nn
+
+from fewstep.denoisers import Denoiser
+from fewstep.diffusers.architectures import CALLS, call_of, latent_shape
+from fewstep.diffusers.plan_scheduler import PlanScheduler
+from fewstep.errors import ArgumentError, WeightsError, unknown
+
+
+class DiffusersModel(Denoiser):
+    """A network of diffusers as a denoiser; made by `load_model`.
+
+    Args:
+        net: the network.
+        vae: its autoencoder, if its state is latent.
+        scheduler: the config of its scheduler says path and prediction.
+        size: height and width of the state.
+        revision: the commit that it was loaded from.
+    """
+
+    def __init__(
+        self, net: nn.Module, vae: nn.Module | None, scheduler: Any, size: int | tuple[int, int] | None, revision: str
+    ) -> None:
+        known = PlanScheduler.from_config(scheduler)._convention
+        labels = getattr(net.config, "num_embeds_ada_norm", None) if "DiT" in type(net).__name__ else None
+        null = {} if labels is None else {"class_labels": labels}
+        super().__init__(known.path, latent_shape(net, size), known.predicts, null, (-1.0, 1.0))
+        self.net, self.vae, self.convention, self.revision = net, vae, known, revision
+        self.dtype = next(net.parameters()).dtype
+        self._call = call_of(net)
+
+    def told(self, t: Tensor) -> Tensor:
+        return self.convention.told(t)
+
+    def raw(self, x: Tensor, told: Tensor, **cond: Any) -> Tensor:
+        ready = {k: v.to(self.dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in cond.items()}
+        while told.ndim > 1 and told.shape[-1] == 1:
+            told = told[..., 0]
+        if told.ndim > 1:
+            raise ArgumentError("a network of diffusers is told one time a sample")
+        out = self._call(x.to(self.dtype), told.float().expand(len(x)), **ready)
+        out = out[:, : x.shape[1]] if out.shape[1] == 2 * x.shape[1] else out
+        if out.shape != x.shape:
+            raise ArgumentError(f"the network answered with shape {tuple(out.shape)} to a state of {tuple(x.shape)}")
+        return out.to(x.dtype)
+
+    def _factors(self) -> tuple[Tensor | float, Tensor | float]:
+        """(shift, scale) with z = (E(x) − shift)·scale."""
+        if self.vae is None:
+            raise ArgumentError("this model has no VAE: its state is the picture")
+        config: Any = self.vae.config
+        scale, mean = config.scaling_factor, getattr(config, "latents_mean", None)
+        if mean is None:
+            return getattr(config, "shift_factor", None) or 0.0, scale
+        shape = (1, -1, 1, 1)
+        return torch.tensor(mean).reshape(shape), scale / torch.tensor(config.latents_std).reshape(shape)
+
+    def _like(self, value: Tensor | float, x: Tensor) -> Tensor | float:
+        return value.to(x.device, x.dtype) if isinstance(value, Tensor) else value
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The latents of pictures in [−1, 1], (batch, channels, height, width): the mean of the VAE's answer."""
+        shift, scale = (self._like(v, pictures) for v in self._factors())
+        vae: Any = self.vae
+        return (vae.encode(pictures.to(vae.dtype)).latent_dist.mode().to(pictures.dtype) - shift) * scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """The pictures, about [−1, 1], of latents."""
+        shift, scale = (self._like(v, latents) for v in self._factors())
+        vae: Any = self.vae
+        return vae.decode((latents / scale + shift).to(vae.dtype)).sample.to(latents.dtype)
+
+
+def load_model(
+    source: Any,
+    *,
+    scheduler: Any = None,
+    size: int | tuple[int, int] | None = None,
+    revision: str = "",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> DiffusersModel:
+    """A diffusers model as a denoiser.
+
+    Args:
+        source: a pipeline or a network, a pipeline's folder, or a hub id.
+        scheduler: a scheduler or its config; what a network that comes alone was trained on.
+        size: height and width of the state; the network's own unless given.
+        revision: the commit of a hub id, 40 hexadecimal digits: a branch's name would mean another model tomorrow.
+        dtype: the dtype of the weights; as they are unless given.
+        device: where they go.
+
+    Raises:
+        ArgumentError: a source that is no such model, a class that we do not know, or a hub id without its commit.
+        WeightsError: the weights are not whole and finite safetensors.
+    """
+    vae: Any
+    if isinstance(source, (str, FilePath)):
+        net, vae, found = _read(str(source), revision)
+    elif isinstance(source, nn.Module):
+        net, vae, found = source, None, None
+    elif isinstance(source, DiffusionPipeline):
+        net = getattr(source, "unet", None) or getattr(source, "transformer", None)
+        vae, found = getattr(source, "vae", None), getattr(source, "scheduler", None)
+    else:
+        raise ArgumentError(f"give a pipeline, a network, a folder or a hub id, got {type(source).__name__}")
+    if net is None:
+        raise ArgumentError("this pipeline has neither a unet nor a transformer")
+    if type(net).__name__ not in CALLS:
+        raise unknown("diffusers network", type(net).__name__, CALLS)
+    scheduler = found if scheduler is None else scheduler
+    if scheduler is None:
+        raise ArgumentError("a network alone does not say what it was trained on: give its scheduler or the config")
+    if not isinstance(scheduler, Mapping):
+        scheduler = {**scheduler.config, "_class_name": type(scheduler).__name__}
+    for part in (net, vae):
+        if part is not None:
+            part.to(device=device, dtype=dtype).eval()
+    return DiffusersModel(net, vae, scheduler, size, revision)
+
+
+def _read(name: str, revision: str) -> tuple[Any, Any, Any]:
+    folder = FilePath(name)
+    if not folder.is_dir():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            raise ArgumentError(f"{name!r} is neither a folder nor a hub id like 'owner/model'")
+        if not re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
+        folder = _download(name, revision)
+    try:
+        index = DiffusionPipeline.load_config(folder)
+        scheduler = PlanScheduler.load_config(folder, subfolder="scheduler")
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{folder} is no pipeline's folder: {error}") from error
+    part = "unet" if "unet" in index else "transformer"
+    net = _whole(folder / part, (index.get(part) or [None, None])[1])
+    vae = _whole(folder / "vae", (index.get("vae") or [None, None])[1]) if index.get("vae") else None
+    return net, vae, scheduler
+
+
+def _download(name: str, revision: str) -> FilePath:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["model_index.json", *(f"{part}/*" for part in ("scheduler", "unet", "transformer", "vae"))]
+    return FilePath(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*.bin"]))
+
+
+def _whole(folder: FilePath, name: str | None) -> Any:
+    """A network from a folder: safetensors only, every tensor there, none extra, all finite."""
+    import diffusers
+
+    if name not in CALLS and name != AutoencoderKL.__name__:
+        raise unknown("diffusers network", name, [*CALLS, AutoencoderKL.__name__])
+    try:
+        net, info = getattr(diffusers, str(name)).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder} is not a whole {name}: {error}") from error
+    for what, found in info.items():
+        if found:
+            raise WeightsError(f"{folder} is not a whole {name}: {what} {list(found)[:8]}")
+    for key, tensor in net.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise WeightsError(f"{folder}: tensor {key} holds NaN or Inf")
+    return net

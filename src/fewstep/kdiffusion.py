@@ -1,0 +1,158 @@
+"""The protocol of k-diffusion, which ComfyUI and Forge share: any solver or plan of ours as a sampler of theirs.
+
+Their model answers x̂₀ = model(x, σ·1, **extra_args).  Their state is x = x₀ + σ·ε, which is the path VE with t = σ/σ_0,
+σ_0 the first level; flow models have x = (1 − σ)·x₀ + σ·ε, which is the straight path with t = σ.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.denoisers import Denoiser
+from fewstep.errors import ArgumentError
+from fewstep.noise import KeyedNoise
+from fewstep.paths import VE, Flow, Path
+from fewstep.plan import Plan
+from fewstep.planning import make_plan
+from fewstep.program import Program
+from fewstep.solvers import Solver
+
+Sampler = Callable[[Tensor, Tensor], Tensor]
+
+
+class _TheirModel(Denoiser):
+    """model(x, σ, **extra_args) → x̂₀ as a denoiser."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], model: Callable[..., Tensor]) -> None:
+        super().__init__(path, shape)
+        self.model = model
+
+    def told(self, t: Tensor) -> Tensor:
+        return self.path.sigma(t)
+
+    def raw(self, x: Tensor, told: Tensor, **cond: Any) -> Tensor:
+        out = self.model(x, told.to(x.dtype).expand(len(x)), **cond)
+        if out.shape != x.shape:
+            raise ArgumentError(f"the model answered with shape {tuple(out.shape)} to a state of {tuple(x.shape)}")
+        return out
+
+
+class _TheirNoise(KeyedNoise):
+    """noise_sampler(σ, σ′) as the noise of a run."""
+
+    def __init__(self, sampler: Sampler, path: Path, like: Tensor) -> None:
+        super().__init__(0, range(len(like)), like.shape[1:], like.dtype, like.device)
+        self.sampler, self.path = sampler, path
+
+    def prepare(self, count: int) -> None:
+        """Nothing is drawn ahead: the order of the draws is theirs."""
+
+    def step(self, index: int, lam: float, lam_next: float) -> Tensor:
+        levels = self.path.sigma(self.path.t_of_lam(torch.tensor([lam, lam_next], dtype=torch.float64)))
+        before, after = levels.to(self.device, self.dtype)
+        return self.sampler(before, after)
+
+
+def to_sigmas(path: Path, times: Tensor) -> Tensor:
+    """The levels of a grid as the tools have them: float32, σ/α, or t itself on the straight path.
+
+    Args:
+        path: the path.
+        times: (steps + 1,), falling.
+    """
+    return (path.sigma(times) if isinstance(path, Flow) else path.sigma(times) / path.alpha(times)).float()
+
+
+def from_sigmas(path: Path, sigmas: Tensor) -> Tensor:
+    """The times of a tool's list of levels; the inverse of `to_sigmas`.
+
+    Args:
+        path: the path.
+        sigmas: (steps + 1,), falling, in the path's reach.
+
+    Raises:
+        ArgumentError: a list that does not fall strictly, or that leaves the path.
+    """
+    levels = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
+    if levels.ndim != 1 or not levels.isfinite().all() or levels.min() < 0 or not (levels[1:] < levels[:-1]).all():
+        raise ArgumentError(f"sigmas must be finite, at least 0 and fall strictly, got {levels.tolist()}")
+    one = torch.ones((), dtype=torch.float64)
+    top = float(path.sigma(one)) if isinstance(path, Flow) else float(path.sigma(one) / path.alpha(one))
+    if levels[0] > top * (1 + 1e-6):
+        raise ArgumentError(f"sigmas of this path go up to {top:.6g}, got {float(levels[0]):.6g}")
+    if isinstance(path, Flow):
+        return levels
+    times = path.t_of_lam(-levels.clamp(1e-30, top).log()).clamp(max=1)
+    return torch.where(levels > 0, times, torch.zeros_like(times))
+
+
+@torch.no_grad()
+def sample_fewstep(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+    *,
+    solver: str | Solver = "dpm-solver++",
+    plan: Plan | None = None,
+    flow: bool = False,
+    noise_sampler: Sampler | None = None,
+) -> Tensor:
+    """Sample with a solver or a plan of ours where a sampler function of k-diffusion is wanted.
+
+    Args:
+        model: model(x, σ, **extra_args) → x̂₀; σ (batch,).
+        x: (batch, …), the state at the first level, its noise included.
+        sigmas: (steps + 1,), levels that fall; fewer than two do nothing, as in these tools.
+        extra_args: what the model is given besides.
+        callback: called once a grid interval with {x, i, sigma, sigma_hat, denoised}.
+        disable: False shows a bar.
+        solver: a name of the catalogue, or a solver.
+        plan: a plan on VE or Flow instead; its levels must be `sigmas`.
+        flow: whether the state is (1 − σ)·x₀ + σ·ε.
+        noise_sampler: noise_sampler(σ, σ′) → standard normal like x; torch.randn_like unless given.
+
+    Raises:
+        ArgumentError: levels that do not fall, another plan's levels, or an answer of another shape.
+    """
+    if len(sigmas) < 2:
+        return x
+    path: Path = plan.path if plan is not None else Flow() if flow else VE(float(sigmas[0]))
+    if not isinstance(path, (VE, Flow)):
+        raise ArgumentError(f"here the state is that of VE or Flow; this plan is for {path.kind!r}")
+    times = from_sigmas(path, sigmas)
+    if plan is None:
+        plan = make_plan(path, solver, times)
+    else:
+        own = plan.times.unique().flip(0)
+        if own.shape != times.shape or not torch.allclose(own, times, atol=1e-6):
+            raise ArgumentError(f"the plan's levels are {path.sigma(own).tolist()}, got {path.sigma(times).tolist()}")
+    program = Program(plan, _TheirModel(path, x.shape[1:], model), (), x.dtype, x.device)
+    sampler = noise_sampler or (lambda before, after: torch.randn_like(x))
+    run = program.start(x, dict(extra_args or {}), _TheirNoise(sampler, path, x))
+    interval = 0
+    for index, row in enumerate(_shown(program.rows, disable)):
+        before = run.registers[0]
+        program.step(run, index)
+        if row.questions and row.questions[0].register == 0 and row.questions[0].t == row.t:
+            if callback is not None:
+                level = path.sigma(row.t).to(x.device, x.dtype)
+                answer = program.preview(run)
+                callback({"x": before, "i": interval, "sigma": level, "sigma_hat": level, "denoised": answer})
+            interval += 1
+    out = run.registers[0]
+    assert out is not None
+    return out
+
+
+def _shown(rows: list[Any], disable: bool | None) -> Any:
+    if disable is not False:
+        return rows
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(rows, "sampling", console=Console(stderr=True))

@@ -1,0 +1,6 @@
+"""diffusers' own import warns; its warnings are not ours."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
