@@ -82,7 +82,7 @@ class Transfers(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpm-solver++", "heun"])
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_the_loop_copies_nothing_and_waits_for_nothing(solver):
     den = elementwise(predicts="eps")
     session = prepare(den, 2, solver=solver, steps=6, device="meta", start=torch.zeros(2, 2, 4, 4, device="meta"))
@@ -288,3 +288,37 @@ def test_public_names_are_there_and_no_function_bears_a_modules_name():
     assert "sample" in dir(fewstep)
     with pytest.raises(AttributeError):
         _ = fewstep.nothing
+
+
+def test_callbacks_and_progress(capsys):
+    seen = []
+
+    def stop_at_three(event):
+        seen.append((event.step, event.of, float(event.t)))
+        if event.step == 3:
+            event.stop()
+
+    out = sample(elementwise(), 1, steps=5, callback=stop_at_three, progress=True)
+    assert [s[:2] for s in seen] == [(1, 5), (2, 5), (3, 5)]
+    assert out.stats.evaluations == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "sampling" in captured.err
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_real_network_gives_close_rows_whatever_the_batch(solver):
+    den, label = fewstep.load("mnist"), [3, 1, 4]
+    whole = sample(den, 3, solver=solver, steps=3, seed=5, cond={"label": label}).x
+    for i in (0, 2):
+        alone = sample(den, 1, solver=solver, steps=3, seed=5, first=i, cond={"label": [label[i]]}).x
+        assert torch.allclose(whole[i : i + 1], alone, atol=2e-4)
+
+
+@pytest.mark.parametrize("guide", [CFG(3.0)], ids=lambda g: type(g).__name__)
+def test_a_row_is_a_row_with_every_guide(guide):
+    den, label = labelled(), [2, 0, 1, 2]
+    whole = sample(den, 4, steps=4, seed=1, guides=[guide], cond={"label": label}).x
+    for i in range(4):
+        alone = sample(den, 1, steps=4, seed=1, first=i, guides=[guide], cond={"label": [label[i]]}).x
+        assert torch.equal(whole[i : i + 1], alone)

@@ -8,33 +8,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewstep.catalog import Method, methods
-    from fewstep.denoisers.assets import load
-    from fewstep.denoisers.base import Denoiser
-    from fewstep.denoisers.wrapped import wrap
+    from fewstep.comparison import compare
+    from fewstep.denoisers import Denoiser, wrap
     from fewstep.guidance import CFG, Guide
+    from fewstep.loading import load
     from fewstep.paths import VE, VP, BridgePath, Cosine, Flow
     from fewstep.plan import Plan
     from fewstep.planning import make_plan
-    from fewstep.sampling import Event, Output, sample, stream
+    from fewstep.restoration import Measurement, restore
+    from fewstep.results import Event, Output
+    from fewstep.sampling import sample, stream
+    from fewstep.tuning import tune
 
-_HOME = {
-    "Method": "catalog", "methods": "catalog", "load": "denoisers.assets", "Denoiser": "denoisers.base",
-    "wrap": "denoisers.wrapped", "CFG": "guidance", "Guide": "guidance", "VE": "paths", "VP": "paths",
-    "BridgePath": "paths", "Cosine": "paths", "Flow": "paths", "Plan": "plan", "make_plan": "planning",
-    "Event": "sampling", "Output": "sampling", "sample": "sampling", "stream": "sampling",
-}  # fmt: skip
+_NAMES = {
+    "catalog": ["Method", "methods"],
+    "comparison": ["compare"],
+    "denoisers": ["Denoiser", "wrap"],
+    "guidance": ["CFG", "Guide"],
+    "loading": ["load"],
+    "paths": ["VE", "VP", "BridgePath", "Cosine", "Flow"],
+    "plan": ["Plan"],
+    "planning": ["make_plan"],
+    "restoration": ["Measurement", "restore"],
+    "results": ["Event", "Output"],
+    "sampling": ["sample", "stream"],
+    "tuning": ["tune"],
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_FOLDERS = ("analysis", "diffusers", "grids", "guidance", "loops", "metrics", "restoration", "solvers", "worlds")
 
 __all__ = [
-    "CFG", "VE", "VP", "BridgePath", "Cosine", "Denoiser", "Event", "Flow", "Guide", "Method", "Output", "Plan", "load",
-    "make_plan", "methods", "sample", "stream", "wrap",
+    "CFG", "VE", "VP", "BridgePath", "Cosine", "Denoiser", "Event", "Flow", "Guide", "Measurement", "Method", "Output",
+    "Plan", "compare", "load", "make_plan", "methods", "restore", "sample", "stream", "tune", "wrap",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return import_module(f"fewstep.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'fewstep' has no attribute {name!r}")
     return getattr(import_module(f"fewstep.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_FOLDERS])

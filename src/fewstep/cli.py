@@ -1,4 +1,4 @@
-"""The command line: sample, plan, show, catalog, train, doctor; heavy imports wait until a command runs."""
+"""The command line; heavy imports wait until a command runs."""
 
 import json
 import sys
@@ -35,8 +35,8 @@ def sample(
 
     Example: fewstep sample --model mnist --steps 8 --guidance 2 --out digits.png
     """
-    from fewstep.denoisers.assets import load
     from fewstep.guidance import CFG
+    from fewstep.loading import load
     from fewstep.sampling import sample as draw
 
     denoiser = load(model)
@@ -49,6 +49,43 @@ def sample(
     out.parent.mkdir(parents=True, exist_ok=True)
     result.save(str(out))
     typer.echo(f"{out}: {n} pictures, {result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s")
+
+
+@app.command()
+def compare(
+    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    solver: Annotated[list[str] | None, typer.Option(help="A solver; once for each.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="A grid; once for each.")] = None,
+    evaluations: Annotated[list[int] | None, typer.Option(help="Evaluations a sample; once for each.")] = None,
+    plan: Annotated[list[Path] | None, typer.Option(help="A plan file to compare too; once for each.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many samples.")] = 8,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="The picture to write: PNG, SVG or PDF.")] = Path("compare.png"),
+) -> None:
+    """Compare samplers on the same noises: a table of errors to the exact flow, and a picture.
+
+    Example: fewstep compare --solver ddim --solver dpm-solver++ --evaluations 5 --evaluations 10
+    """
+    from rich.console import Console
+
+    from fewstep.comparison import compare as run
+    from fewstep.guidance import CFG
+    from fewstep.loading import load
+    from fewstep.plan import Plan
+
+    denoiser = load(model)
+    classes = denoiser.null.get("label", 0)
+    cond = {"label": [i % classes for i in range(n)]} if classes else None
+    with Console(stderr=True).status("comparing") as status:
+        result = run(
+            denoiser, solver or ["ddim", "heun", "dpm-solver++"], evaluations or [5, 8, 10, 20],
+            grids=grid or ["logsnr"], plans={file.stem: Plan.load(str(file)) for file in plan or []}, n=n,
+            guides=[] if guidance == 1 else [CFG(guidance)], cond=cond, seed=seed, tell=status.update,
+        )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    typer.echo(f"{result}\n{out}")
 
 
 @app.command()
@@ -108,29 +145,34 @@ def catalog(as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="A TOML file such as configs/mnist.toml.")],
-    data: Annotated[Path, typer.Option(help="A parquet or npz file of labelled pictures.")],
+    data: Annotated[Path, typer.Option(help="A folder of pictures, or a parquet or npz file of labelled pictures.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints and the model go.")] = Path("out/train"),
+    test: Annotated[Path | None, typer.Option(help="Pictures that a classifier is measured on.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest there is unless given.")] = None,
 ) -> None:
-    """Train a model; started again with the same folder, it resumes.
+    """Train a denoiser or a classifier; started again with the same folder, it resumes.
 
     Example: fewstep train configs/mnist.toml --data mnist-train.parquet --out out/mnist
     """
-    from fewstep.training.config import read_config
-    from fewstep.training.data import read_images
-    from fewstep.training.loop import train as run
+    from fewstep.training.run import train_from_files
 
-    settings = read_config(config)
-    images, labels = read_images(data)
-    names = [str(i) for i in range(settings.network["classes"])]
-    typer.echo(f"wrote {run(settings, images, labels, out, names)}")
+    try:
+        typer.echo(f"wrote {train_from_files(config, data, out, test, device)}")
+    except KeyboardInterrupt as stop:
+        typer.echo(f"fewstep: {stop}", err=True)
+        raise typer.Exit(130) from stop
 
 
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("out/demo")) -> None:
     """Write a page that shows how few steps suffice, with the shipped models."""
+    from rich.console import Console
+
     from fewstep.demo import write_demo
 
-    typer.echo(f"open {write_demo(out)}")
+    with Console(stderr=True).status("beginning") as status:
+        page = write_demo(out, tell=status.update)
+    typer.echo(f"open {page}")
 
 
 @app.command()

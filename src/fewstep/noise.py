@@ -118,7 +118,8 @@ class KeyedNoise:
         if torch.device(self.device).type == "cpu" or count == 0:
             return
         size = len(self.samples) * math.prod(self.shape) * torch.finfo(self.dtype).bits // 8
-        self._ahead = max(1, min(count, 2**30 // max(size, 1)) // self._per_block)
+        self._ahead = max(1, min(-(-count // self._per_block), 2**30 // max(size * self._per_block, 1)))
+        self._draw(0, STEP)
 
     def guide(self, index: int) -> Tensor:
         """Draw number `index` of the guides' own family."""

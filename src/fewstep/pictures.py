@@ -19,7 +19,7 @@ from fewstep.errors import ArgumentError
 from fewstep.plan.files import dumps
 
 if TYPE_CHECKING:
-    from fewstep.sampling import Output
+    from fewstep.results import Output
 
 
 def grid_of(x: Tensor, limits: tuple[float, float] = (-1.0, 1.0), columns: int = 0) -> Image.Image:

@@ -11,26 +11,31 @@ from fewstep.grids import Grid, grid_named
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.solvers import Solver, solver_named
+from fewstep.solvers.tuned import auto_plan
 
 
 def make_plan(
     path: Path,
     solver: str | Solver = "dpm-solver++",
-    grid: str | Grid | Tensor | Sequence[float] = "uniform",
+    grid: str | Grid | Tensor | Sequence[float] | None = None,
     steps: int | None = None,
     *,
     evaluations: int | None = None,
     start: float = 1.0,
+    model: str = "",
 ) -> Plan:
     """The plan of a solver on a grid.
 
     Args:
         path: the path of the denoiser.
-        solver: a name of the catalogue, or a solver.
-        grid: a name, a grid, or the times themselves, falling: (steps + 1,) or (steps + 1, *place).
+        solver: a name of the catalogue, or a solver; "auto" is the shipped tuned plan for these evaluations, on its own
+            grid, or DPM-Solver++(2M) where none fits.
+        grid: a name, a grid, or the times themselves, falling: (steps + 1,) or (steps + 1, *place); "logsnr" unless
+            given.
         steps: the number of grid intervals, at least 1; not with a list of times.
         evaluations: the number of evaluations that may be spent instead; the most steps that fit are taken.
         start: the first time, in (0, 1].
+        model: the name of a shipped model, whose own tuned plans "auto" prefers.
 
     Raises:
         ArgumentError: an unknown name, both or neither of steps and evaluations, a number out of its range.
@@ -38,6 +43,14 @@ def make_plan(
     """
     if not isinstance(path, Path):
         raise ArgumentError(f"path must be a path such as VP() or Flow(), got {path!r}")
+    if solver == "auto":
+        if (steps is None) == (evaluations is None) or grid is not None or start != 1:
+            raise ArgumentError("solver='auto' takes one of steps and evaluations; it has its own grid from t = 1")
+        made = auto_plan(path, steps if steps is not None else evaluations or 0, model)
+        if made is not None:
+            return made
+        solver = "dpm-solver++"
+    grid = "logsnr" if grid is None else grid
     source: dict[str, Any] = {"solver": solver if isinstance(solver, str) else type(solver).__name__}
     engine = solver_named(solver) if isinstance(solver, str) else solver
     if isinstance(grid, str) or callable(grid):

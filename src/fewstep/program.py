@@ -9,7 +9,8 @@ The loop is then one fused combination a register; a register that only takes an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
-from fewstep.guidance import LEVELS, Ask, Guide
+from fewstep.guidance import LEVELS, Ask, Branch, Guide
 from fewstep.noise import BrownianNoise, KeyedNoise
 from fewstep.plan import Plan, Step
 
@@ -76,6 +77,13 @@ def _combine(values: list[Tensor], terms: list[Term]) -> Tensor:
     return out
 
 
+def _as_rows(value: Any, like: Any, rows: int) -> Any:
+    """A condition with one entry a row, as `like` has them; what is not numbers for a tensor stays as it is."""
+    if not isinstance(like, Tensor):
+        return value
+    return (value if isinstance(value, Tensor) else torch.full_like(like, value)).expand(rows, *like.shape[1:])
+
+
 class Program:
     """A plan bound to a denoiser.
 
@@ -116,7 +124,7 @@ class Program:
                 )
         told = self.denoiser.told(plan.ask_times).to(self.device)
         told = told if self.dtype == torch.float64 else told.float()
-        alpha, lam = plan.path.alpha(plan.ask_times), plan.path.lam(plan.times)
+        alpha, lam = plan.path.alpha(plan.ask_times), plan.path.lam(plan.times.detach())
         rows, answer = [], 0
         for step in plan:
             questions = []
@@ -180,15 +188,22 @@ class Program:
             if guide.level == "state":
                 x = run.registers[0]
                 assert x is not None
-                ask = self._ask(run, x, row.t_next, row, index)
+                ask = self._ask(run, x, row.t_next, row, index, self.preview(run))
                 run.registers[0], run.memories[place], jumped = guide.move(ask, x, run.memories[place])
                 run.since_jump = 0 if jumped else run.since_jump
 
-    def _ask(self, run: Run, x: Tensor, t: Tensor, row: Row, index: int) -> Ask:
+    def _ask(
+        self, run: Run, x: Tensor, t: Tensor, row: Row, index: int, x0: Tensor | None = None, through: bool = False
+    ) -> Ask:
         def noise(slot: int) -> Tensor:
             return run.noise.guide(index * 64 + slot)
 
-        return Ask(x, t, row.t_next, index, len(self.rows), self.denoiser, noise)
+        def again(x: Tensor, t: Tensor, cond: Mapping[str, Any], denoiser: Denoiser | None = None) -> Tensor:
+            run.evaluations += 1
+            told = {key: _as_rows(value, run.cond.get(key), len(x)) for key, value in cond.items()}
+            return (denoiser or self.denoiser)(x, t, **told)
+
+        return Ask(x, t, row.t_next, index, len(self.rows), self.denoiser, noise, again, run.cond, x0, through)
 
     def _answers(self, run: Run, row: Row, index: int) -> list[Tensor]:
         """The network's answers to all questions of a step: raw where they are folded, x̂₀ where not."""
@@ -212,18 +227,21 @@ class Program:
     def _guided(self, run: Run, row: Row, question: Question, index: int) -> Tensor:
         x = run.registers[question.register]
         assert x is not None
-        grad = any(g.needs_grad for g in self.guides)
-        with torch.set_grad_enabled(grad or torch.is_grad_enabled()):
+        through, grad = torch.is_grad_enabled(), any(g.needs_grad for g in self.guides)
+        with torch.set_grad_enabled(grad or through):
             seen = x.detach().requires_grad_() if grad and not x.requires_grad else x
-            ask = self._ask(run, seen, question.t, row, index)
+            ask = self._ask(run, seen, question.t, row, index, through=through)
             cond = run.cond
             for place, guide in enumerate(self.guides):
                 if guide.level == "condition":
                     cond, run.memories[place] = guide.condition(ask, cond, run.memories[place])
-            wanted = [guide.branches(ask, cond) if guide.level == "network" else [] for guide in self.guides]
-            conds = [cond, *(c for branch in wanted for c in branch)]
-            raws = self._batch(seen, question.told, conds)
-            run.evaluations += len(conds)
+            ask = ask if cond is run.cond else replace(ask, cond=cond)
+            wanted = [
+                guide.branches(ask, cond, memory) if guide.level == "network" else []
+                for guide, memory in zip(self.guides, run.memories, strict=True)
+            ]
+            raws, places = self._batch(seen, question.told, [Branch(cond), *(b for some in wanted for b in some)])
+            run.evaluations += len(raws)
             run.sums.append(raws[0].detach().sum(dtype=torch.float32 if raws[0].dtype.itemsize < 4 else None))
             if self.folds:
                 run.answer = (x, raws[0], question)
@@ -231,38 +249,46 @@ class Program:
             answers = [self._x0(question, seen, raw) for raw in raws]
             x0, at = answers[0], 1
             for place, guide in enumerate(self.guides):
-                others = answers[at : at + len(wanted[place])]
+                others = [answers[i] for i in places[at : at + len(wanted[place])]]
                 at += len(others)
                 if guide.level == "network":
                     x0, run.memories[place] = guide.mix(ask, x0, answers[0], others, run.memories[place])
                 elif guide.level == "answer":
                     new, run.memories[place] = guide.answer(ask, x0, run.memories[place])
                     if guide.keeps == "eps":
-                        run.registers[question.register] = _combine([x, new - x0], [(0, 1.0), (1, question.alpha)])
+                        moved = new - x0 if through else (new - x0).detach()
+                        run.registers[question.register] = _combine([x, moved], [(0, 1.0), (1, question.alpha)])
                     x0 = new
-        x0 = x0.detach() if grad and not torch.is_grad_enabled() else x0
+        x0 = x0.detach() if grad and not through else x0
         run.answer = (x, x0, None)
         return x0
 
-    def _batch(self, x: Tensor, told: Tensor, conds: list[Mapping[str, Any]]) -> list[Tensor]:
-        if len(conds) == 1:
-            return [self.denoiser.raw(x, told, **conds[0])]
-        count, rows = len(conds), len(x)
-        told = told.repeat(count, *[1] * (told.ndim - 1)) if told.ndim and len(told) == rows else told
-        merged = {key: self._merge([c[key] for c in conds], rows) for key in conds[0]}
-        return list(self.denoiser.raw(x.repeat(count, *[1] * (x.ndim - 1)), told, **merged).chunk(count))
+    def _batch(self, x: Tensor, told: Tensor, branches: list[Branch]) -> tuple[list[Tensor], list[int]]:
+        """The answers of all branches, asked as one batch, equal ones once; and each branch's place among them."""
+        asked: list[Branch] = []
+        places, rows = [], len(x)
+        for branch in branches:
+            place = next((i for i, known in enumerate(asked) if known.same(branch)), len(asked))
+            places.append(place)
+            if place == len(asked):
+                asked.append(branch)
+        count = len(asked)
+        with ExitStack() as stack:
+            for branch, place in zip(branches, places, strict=True):
+                if branch.within is not None:
+                    stack.enter_context(branch.within(slice(place * rows, (place + 1) * rows)))
+            if count == 1:
+                return [self.denoiser.raw(x, told, **asked[0].cond)], places
+            told = told.repeat(count, *[1] * (told.ndim - 1)) if told.ndim and len(told) == rows else told
+            merged = {key: self._merge([b.cond[key] for b in asked], rows) for key in asked[0].cond}
+            raw = self.denoiser.raw(x.repeat(count, *[1] * (x.ndim - 1)), told, **merged)
+        return list(raw.chunk(count)), places
 
     def _merge(self, values: list[Any], rows: int) -> Any:
         if not any(isinstance(v, Tensor) for v in values):
             return values[0]
         like = next(v for v in values if isinstance(v, Tensor))
-        parts = [
-            v.expand(rows, *like.shape[1:])
-            if isinstance(v, Tensor)
-            else torch.full_like(like, v).expand(rows, *like.shape[1:])
-            for v in values
-        ]
-        return torch.cat(parts)
+        return torch.cat([_as_rows(v, like, rows) for v in values])
 
     def preview(self, run: Run) -> Tensor:
         """x̂₀ as the last question of the last step was answered."""

@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,81 +18,11 @@ from fewstep.noise import BrownianNoise, KeyedNoise, check_key
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.program import Program, Run
+from fewstep.results import Event, Output, Stats
 from fewstep.solvers import Solver
 
 NOISES = {"keyed": KeyedNoise, "brownian": BrownianNoise}
 KEEPS = ("final", "trajectory", "answers")
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a run cost: network evaluations a sample (guidance counted), and seconds in all."""
-
-    evaluations: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Output:
-    """What `sample` gives back.
-
-    Args:
-        x: the samples, (batch, *shape).
-        stats: what it cost.
-        plan: the plan that ran.
-        seeds: (seed, number) of every sample; `sample(…, 1, seed=seed, first=number)` makes it again alone.
-        trajectory: (steps + 1, batch, *shape), the state before every step and after the last, if kept.
-        answers: (steps, batch, *shape), x̂₀ of every step, if kept.
-        limits: the range of the data, for pictures.
-    """
-
-    x: Tensor
-    stats: Stats
-    plan: Plan
-    seeds: list[tuple[int, int]]
-    trajectory: Tensor | None = None
-    answers: Tensor | None = None
-    limits: tuple[float, float] = (-1.0, 1.0)
-
-    def save(self, path: str, columns: int = 0) -> None:
-        """Write the samples as one PNG grid that carries its recipe: plan, seeds and versions."""
-        from fewstep.pictures import save
-
-        save(self, path, columns)
-
-    def _repr_png_(self) -> bytes:
-        from fewstep.pictures import png
-
-        return png(self)
-
-
-@dataclass(frozen=True)
-class Event:
-    """A step that was taken.
-
-    Args:
-        step, of: its number from 1, and how many there are.
-        t: the time after it, float64 of the plan's place.
-        evaluations: network evaluations a sample so far.
-        x: the state after it.
-    """
-
-    step: int
-    of: int
-    t: Tensor
-    evaluations: int
-    x: Tensor
-    _preview: Callable[[], Tensor] = field(repr=False)
-    _stop: threading.Event = field(repr=False)
-
-    @property
-    def x0(self) -> Tensor:
-        """The preview x̂₀ of this step; made only when looked at, and before the next step is taken."""
-        return self._preview()
-
-    def stop(self) -> None:
-        """End the run after this step; safe from any thread."""
-        self._stop.set()
 
 
 def stream(
@@ -100,7 +30,7 @@ def stream(
     n: int | None = None,
     *,
     solver: str | Solver = "dpm-solver++",
-    grid: str | Grid | Tensor | Sequence[float] = "logsnr",
+    grid: str | Grid | Tensor | Sequence[float] | None = None,
     steps: int | None = None,
     evaluations: int | None = None,
     plan: Plan | None = None,
@@ -154,7 +84,7 @@ class Session:
 
 def prepare(
     denoiser: Denoiser, n: int | None, *, solver: str | Solver = "dpm-solver++",
-    grid: str | Grid | Tensor | Sequence[float] = "logsnr", steps: int | None = None, evaluations: int | None = None,
+    grid: str | Grid | Tensor | Sequence[float] | None = None, steps: int | None = None, evaluations: int | None = None,
     plan: Plan | None = None, guides: Sequence[Guide] = (), cond: Mapping[str, Any] | None = None, seed: int = 0,
     first: int = 0, start: Tensor | None = None, dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu", noise: str = "keyed", grad: bool | str = False, debug: bool = False,
@@ -173,9 +103,9 @@ def prepare(
             raise ArgumentError(f"guides must be guides such as CFG(2.0), got {guide!r}")
     if plan is None:
         if evaluations is not None:
-            evaluations = evaluations // (1 + sum(g.level == "network" and getattr(g, "scale", 0) != 1 for g in guides))
-        default = 8 if steps is None and evaluations is None and isinstance(grid, str) else steps
-        plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations)
+            evaluations = evaluations // (1 + sum(g.extra() for g in guides))
+        default = 8 if steps is None and evaluations is None and (grid is None or isinstance(grid, str)) else steps
+        plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations, model=denoiser.name)
     elif steps is not None or evaluations is not None:
         raise ArgumentError("a plan has its own number of steps; leave steps and evaluations out")
     check_key(seed, range(first, first + n))
@@ -251,13 +181,23 @@ def _refuse_bad(run: Run) -> None:
         raise NumericalError(f"the samples {hit} are not finite, though every answer of the network was")
 
 
-def sample(denoiser: Denoiser, n: int | None = None, *, keep: str = "final", **options: Any) -> Output:
+def sample(
+    denoiser: Denoiser,
+    n: int | None = None,
+    *,
+    keep: str = "final",
+    progress: bool = False,
+    callback: Callable[[Event], None] | None = None,
+    **options: Any,
+) -> Output:
     """Draw samples from a model.
 
     Args:
         denoiser: the model.
         n: how many samples; 1 unless given.
         keep: "final", "trajectory" (the state at every time) or "answers" (x̂₀ of every step).
+        progress: show a bar on standard error.
+        callback: called with the event of every step; it may call `event.stop()`.
         solver: a name of the catalogue or a solver; "dpm-solver++" unless given.
         grid: a name, a grid or the times; "logsnr" unless given.
         steps: the number of grid intervals; 8 unless given.
@@ -285,8 +225,16 @@ def sample(denoiser: Denoiser, n: int | None = None, *, keep: str = "final", **o
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
     states, answers, x, evaluations = [session.start], [], session.start, 0
-    for event in session.events():
+    events: Iterable[Event] = session.events()
+    if progress:
+        from rich.console import Console
+        from rich.progress import track
+
+        events = track(events, "sampling", total=session.program.plan.steps, console=Console(stderr=True))
+    for event in events:
         x, evaluations = event.x, event.evaluations
+        if callback is not None:
+            callback(event)
         if keep == "trajectory":
             states.append(x)
         elif keep == "answers":

@@ -1,6 +1,7 @@
 """Denoisers: what a network believes the clean data to be."""
 
 from fewstep.denoisers.base import Denoiser
-from fewstep.denoisers.wrapped import Wrapped
+from fewstep.denoisers.bridged import Bridged, precondition, wrap_bridge
+from fewstep.denoisers.wrapped import Wrapped, wrap
 
-__all__ = ["Denoiser", "Wrapped"]
+__all__ = ["Bridged", "Denoiser", "Wrapped", "precondition", "wrap", "wrap_bridge"]

@@ -23,7 +23,11 @@ class Denoiser(ABC):
         predicts: what `raw` answers: "x0", "eps", "v", "flow" or "score".
         null: the conditions that stand for none, as guidance needs them.
         limits: the range (low, high) of the data.
+
+    `name` is that of the shipped model that it is, or empty.
     """
+
+    name = ""
 
     def __init__(
         self,

@@ -1,0 +1,191 @@
+"""Samplers compared on one denoiser: the same noises, error to the exact flow, time, pictures side by side."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.analysis.reference import reference_ends
+from fewstep.denoisers import Denoiser
+from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
+from fewstep.guidance import Guide
+from fewstep.noise import KeyedNoise
+from fewstep.pictures import grid_of
+from fewstep.plan import Plan
+from fewstep.sampling import sample
+from fewstep.solvers import Solver
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One sampler at one number of evaluations.
+
+    Args:
+        solver, grid: their names.
+        evaluations: what was spent a sample, guidance counted.
+        error: the median over samples of the RMSE to the reference; None for a sampler that draws noise.
+        seconds: the time of the whole batch.
+        x: the samples.
+    """
+
+    solver: str
+    grid: str
+    evaluations: int
+    error: float | None
+    seconds: float
+    x: Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` gives back: it prints as a table and saves as a picture.
+
+    Args:
+        rows: one for every solver, grid and number of evaluations.
+        reference: what the error is measured from, (batch, *shape).
+        against: what the reference is, in words.
+        limits: the range of the data.
+    """
+
+    rows: list[Compared]
+    reference: Tensor
+    against: str
+    limits: tuple[float, float]
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(title=f"median RMSE to {self.against}, {len(self.reference)} samples", box=None)
+        for name in ("solver", "grid", "evaluations", "error", "seconds"):
+            table.add_column(name, justify="left" if name in ("solver", "grid") else "right")
+        for row in self.rows:
+            error = "draws noise" if row.error is None else f"{row.error:.3g}"
+            table.add_row(row.solver, row.grid, str(row.evaluations), error, f"{row.seconds:.2f}")
+        console = Console(file=io.StringIO(), width=100, color_system=None)
+        console.print(table)
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+
+    @property
+    def best(self) -> dict[int, Compared]:
+        """For every number of evaluations that was spent, the row with the least error."""
+        best: dict[int, Compared] = {}
+        for row in self.rows:
+            if row.error is not None and (
+                row.evaluations not in best or row.error < (best[row.evaluations].error or 0)
+            ):
+                best[row.evaluations] = row
+        return best
+
+    def save(self, path: str | Path) -> None:
+        """Write the error curves, and under them the first samples of every sampler, as one picture (PNG, SVG, PDF)."""
+        self._figure().savefig(path, bbox_inches="tight", dpi=150)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self._figure().savefig(buffer, bbox_inches="tight", dpi=110, format="png")
+        return buffer.getvalue()
+
+    def _curves(self) -> dict[str, list[Compared]]:
+        curves: dict[str, list[Compared]] = {}
+        for row in self.rows:
+            curves.setdefault(f"{row.solver}, {row.grid}", []).append(row)
+        return curves
+
+    def _figure(self) -> Any:
+        from matplotlib.figure import Figure
+        from matplotlib.gridspec import GridSpec
+
+        curves, pictures = self._curves(), self.reference.ndim == 4 and self.reference.shape[1] in (1, 3)
+        strips = [(f"{row.solver}, {row.grid}: {row.evaluations}", row.x) for row in self.rows] if pictures else []
+        strips += [(self.against, self.reference)] if pictures else []
+        figure = Figure(figsize=(8, 4.75 + 0.8 * len(strips)))
+        places = GridSpec(
+            2 + len(strips), 1, height_ratios=[4.5, 0.25, *[0.8] * len(strips)], hspace=0.12, figure=figure
+        )
+        axes = figure.add_subplot(places[0])
+        for name, rows in curves.items():
+            known = [(row.evaluations, row.error) for row in rows if row.error is not None]
+            if known:
+                axes.loglog(*zip(*known, strict=True), "o-", label=name)
+        counts = sorted({row.evaluations for row in self.rows})
+        axes.set_xticks(counts, [str(n) for n in counts])
+        axes.minorticks_off()
+        axes.set_title(f"median RMSE to {self.against}, against evaluations a sample", fontsize=10)
+        axes.grid(True, alpha=0.3)
+        axes.legend(fontsize=8)
+        for i, (name, x) in enumerate(strips):
+            place = figure.add_subplot(places[i + 2])
+            place.imshow(grid_of(x[:SHOWN], self.limits, SHOWN), cmap="gray", interpolation="nearest")
+            place.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+            place.set(xticks=[], yticks=[])
+        return figure
+
+
+def compare(
+    denoiser: Denoiser,
+    solvers: Sequence[str | Solver] = ("ddim", "dpm-solver++"),
+    evaluations: Sequence[int] = (5, 8, 10),
+    *,
+    grids: Sequence[str | Grid] = ("logsnr",),
+    plans: Mapping[str, Plan] | None = None,
+    n: int = 16,
+    guides: Sequence[Guide] = (),
+    cond: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tell: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Run samplers on the same noises and measure how far each is from the exact flow.
+
+    The reference is the flow itself where the denoiser is a world's and no guide bends it, else 100 steps of Heun's
+    method (200 evaluations) with the same guides.
+
+    Args:
+        denoiser: the model.
+        solvers: names of the catalogue, or solvers; "auto" is the shipped tuned plans, on their own grids.
+        evaluations: how many a sample may be spent, guidance counted; the most steps that fit are taken.
+        grids: names or grids; every solver runs on each.
+        plans: further plans by name, such as tuned ones, each at its own number of evaluations.
+        n: samples.
+        guides, cond, seed, device: as in `sample`.
+        tell: called with a line after every run.
+
+    Raises:
+        ArgumentError: nothing to compare, or a bad argument of `sample`.
+    """
+    if not (solvers and grids and evaluations) and not plans:
+        raise ArgumentError("give at least one solver, one grid and one number of evaluations, or plans")
+    same: dict[str, Any] = {"guides": guides, "cond": cond, "seed": seed, "device": device}
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    for solver in solvers:
+        if solver == "auto":  # the tuned plans have grids of their own
+            wanted += [("auto", "tuned", {"solver": "auto", "evaluations": count}) for count in evaluations]
+            continue
+        for grid in grids:
+            names = [v if isinstance(v, str) else type(v).__name__ for v in (solver, grid)]
+            wanted += [
+                (names[0], names[1], {"solver": solver, "grid": grid, "evaluations": count}) for count in evaluations
+            ]
+    wanted += [(name, str(plan.source.get("grid", "")), {"plan": plan}) for name, plan in (plans or {}).items()]
+    noise = KeyedNoise(seed, range(n), denoiser.shape, torch.float32, device).start()
+    start = noise * denoiser.path.sigma(1.0).to(device, torch.float32)
+    reference, against, _ = reference_ends(denoiser, start, cond, guides)
+    rows = []
+    for name, grid_name, options in wanted:
+        out = sample(denoiser, n, **options, **same)
+        error = (out.x.double() - reference.to(out.x.device)).flatten(1).square().mean(1).sqrt().median()
+        spent = out.stats.evaluations
+        rows.append(
+            Compared(name, grid_name, spent, None if out.plan.stochastic else float(error), out.stats.seconds, out.x)
+        )
+        if tell is not None:
+            tell(f"{name}, {grid_name}: {spent} evaluations, {out.stats.seconds:.2f} s")
+    return Comparison(rows, reference, against, denoiser.limits)
