@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test claims bench docs lint clean
 setup: .venv/ready
 
 .venv/ready: pyproject.toml
@@ -19,12 +19,20 @@ test: setup lint
 demo: setup
 	$(BIN)/fewstep demo
 
+claims: setup
+	$(BIN)/python -m claims
+
 bench: setup
 	$(BIN)/python -W ignore benchmarks/overhead.py
 
+docs: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' || { echo "could not reach the package index"; exit 1; }
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/build
+	@echo "open docs/build/index.html"
+
 lint: setup
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks claims
+	$(BIN)/ruff format --check src tests benchmarks claims
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

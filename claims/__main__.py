@@ -1,0 +1,96 @@
+"""Measure claims and write docs/claims.md: python -m claims [--page] [family/name …].
+
+Results are kept in claims/results.json, each with its date, device and commit; naming claims measures only those again,
+and --page measures none.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from claims import CLAIMS, Claim
+
+ROOT = Path(__file__).parent
+RESULTS, PAGE = ROOT / "results.json", ROOT.parent / "docs" / "claims.md"
+INTRODUCTION = """# Claims
+
+A sentence of each paper beside what we measured, on our small models and on worlds whose answer is exact; so the
+figures differ from the paper's and only their direction can be compared. `make claims` measures them again. A claim
+that does not reproduce is written down as such, with why.
+"""
+
+
+def find() -> list[Claim]:
+    """Every claim, from all modules in this folder, in the order of family and method."""
+    for file in sorted(ROOT.glob("*/*.py")):
+        import_module(f"claims.{file.parent.name}.{file.stem}")
+    return sorted(CLAIMS, key=lambda c: (c.name.split("/")[0], c.paper, c.name))
+
+
+def page(claims: list[Claim], results: dict[str, dict[str, object]]) -> str:
+    """docs/claims.md from what was measured."""
+    held = sum(bool(results[c.name]["holds"]) for c in claims if c.name in results)
+    lines = [INTRODUCTION, f"{held} of {len([c for c in claims if c.name in results])} measured claims hold.\n"]
+    family = ""
+    for one in claims:
+        if one.name.split("/")[0] != family:
+            family = one.name.split("/")[0]
+            lines.append(f"## {family.capitalize()}\n")
+        result = results.get(one.name)
+        lines += [f"### {one.method}: {one.says}\n", f"*{one.paper}*\n", f"- The paper: {one.figure}"]
+        if result is None:
+            lines.append("- Ours: not measured yet\n")
+            continue
+        lines.append(f"- Ours: {result['figure']}")
+        lines.append(f"- {'Holds' if result['holds'] else '**Does not hold**'}. {result['why']}".rstrip())
+        lines.append(f"- `python -m claims {one.name}`, {result['seconds']} s; {result['date']}, {result['device']}, "
+                     f"commit {result['commit']}\n")  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what was asked for; the exit status is that of an unknown name."""
+    claims, console = find(), Console(stderr=True)
+    results = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
+    wanted = [a for a in arguments if a != "--page"]
+    unknown = set(wanted) - {c.name for c in claims}
+    if unknown:
+        console.print(f"no claim is called {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in claims)}")
+        return 2
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    about = {
+        "date": datetime.now(UTC).date().isoformat(), "commit": commit.stdout.strip() or "unknown",
+        "device": f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+    }  # fmt: skip
+    chosen = [c for c in claims if c.name in wanted] if arguments else claims
+    for one in track(chosen, "claims", console=console, disable=not chosen):
+        began = time.perf_counter()
+        measured = one.measure()
+        results[one.name] = {
+            "figure": measured.figure, "holds": measured.holds, "why": measured.why,
+            "seconds": round(time.perf_counter() - began, 1), **about,
+        }  # fmt: skip
+        console.print(f"{one.name}: {'holds' if measured.holds else 'does not hold'}; {measured.figure}")
+        keep(claims, results)
+    keep(claims, results)
+    return 0
+
+
+def keep(claims: list[Claim], results: dict[str, dict[str, object]]) -> None:
+    """Write what was measured so far, so that an interrupted run loses nothing."""
+    kept = {c.name: results[c.name] for c in claims if c.name in results}
+    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    PAGE.write_text(page(claims, kept), encoding="utf8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""The manual: Markdown pages, and the API from the docstrings."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "fewstep"
+author = "the fewstep authors"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "methods_page"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["build"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+# The equations in docstrings are written in plain Unicode and indented as literal blocks.
+napoleon_google_docstring = True
+html_theme = "furo"
+html_title = "fewstep"
+
+
+def _escape_stars(app, what, name, obj, options, lines):
+    """`*shape` and `**cond` in docstrings are Python's stars, not emphasis."""
+    lines[:] = [line.replace("*", "\\*") for line in lines]
+
+
+def setup(app):
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", _escape_stars, priority=100)
