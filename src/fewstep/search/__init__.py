@@ -1,0 +1,1 @@
+"""Search towards a reward: weighted particles, and searches over noises and paths."""
