@@ -11,6 +11,8 @@ setup: .venv/ready
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python's venv module is missing (Debian: apt install python3-venv)"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" || { echo "could not install $(TORCH); name another with make TORCH='torch'"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' || { echo "could not reach the package index"; exit 1; }
+# A peer that tests and benchmarks stand beside; only its samplers are used, not what else it asks for.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion || echo "k-diffusion does not install here; its comparisons are skipped"
 	@touch $@
 
 test: setup lint
@@ -24,6 +26,8 @@ claims: setup
 
 bench: setup
 	$(BIN)/python -W ignore benchmarks/overhead.py
+	$(BIN)/python -W ignore benchmarks/pipelines.py
+	$(BIN)/python -W ignore benchmarks/error_per_evaluation.py
 
 docs: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' || { echo "could not reach the package index"; exit 1; }

@@ -6,17 +6,16 @@ is the median over samples of the RMSE to the exact flow.  k-diffusion's sampler
     python benchmarks/error_per_evaluation.py
 """
 
-import importlib.util
 import platform
 import subprocess
 import warnings
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import torch
+from peers import k_diffusion
 from rich.console import Console
 from torch import Tensor
 
@@ -33,6 +32,8 @@ PATH = VP.from_betas("linear")
 COUNTS = (5, 6, 8, 10, 15, 20)
 SAMPLES = 64
 TWICE = ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler")
+K_SAMPLERS = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m")
+K_TWICE = ("heun", "dpm_2")
 SPACINGS = ("leading", "linspace", "trailing")
 PEERS: dict[str, tuple[str, dict[str, object]]] = {
     "DDIM": ("DDIMScheduler", {}),
@@ -80,18 +81,6 @@ def peer(denoiser: Denoiser, noise: Tensor, name: str, options: dict[str, object
         eps = (seen.double() - PATH.alpha(time) * x0) / PATH.sigma(time)
         x, asked = scheduler.step(eps.float(), t, x).prev_sample, asked + 1
     return x.double(), asked
-
-
-def k_diffusion() -> dict[str, Callable[..., Tensor]]:
-    """k-diffusion's deterministic samplers, where it is installed."""
-    if importlib.util.find_spec("k_diffusion") is None:
-        return {}
-    try:
-        from k_diffusion import sampling
-    except ImportError:
-        return {}
-    names = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2s_ancestral")
-    return {f"k {n}": getattr(sampling, f"sample_{n}") for n in names[:-1] if hasattr(sampling, f"sample_{n}")}
 
 
 def error(x: Tensor, exact: Tensor) -> float:
@@ -142,13 +131,15 @@ def k_rows(denoiser: Denoiser, start: Tensor, exact: Tensor) -> list[Row]:
         t = PATH.t_of_lam(-sigma[0].double().log())
         return denoiser(x.double() * PATH.alpha(t), t)
 
-    for label, sampler in k_diffusion().items():
-        for count in COUNTS:
-            steps = (count + 1) // 2 if label in ("k heun", "k dpm_2") else count
-            ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-            sigmas = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
-            x = sampler(model, start * high, torch.cat([sigmas, sigmas.new_zeros(1)]), disable=True)
-            rows.append((f"{label}, karras", count, error(x, exact)))
+    with k_diffusion() as sampling:
+        for name in () if sampling is None else K_SAMPLERS:
+            for count in COUNTS:
+                steps = (count + 1) // 2 if name in K_TWICE else count
+                ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+                sigmas = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+                levels = torch.cat([sigmas, sigmas.new_zeros(1)])
+                x = getattr(sampling, f"sample_{name}")(model, start * high, levels, disable=True)
+                rows.append((f"k {name}, karras", count, error(x, exact)))
     return rows
 
 
@@ -162,11 +153,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     console = Console(stderr=True)
+    with k_diffusion() as sampling:
+        found = sampling is not None
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     lines = [
         "# Error to the exact flow against evaluations", "",
         f"{date.today()}, commit {commit}, {platform.machine()} CPU, torch {torch.__version__}, diffusers "
-        f"{diffusers.__version__}, k-diffusion {'measured' if k_diffusion() else 'not installed'}. "
+        f"{diffusers.__version__}, k-diffusion {'measured' if found else 'not installed'}. "
         f"Median over {SAMPLES} samples of the RMSE; linear β, 1,000 discrete steps; same noises for all.",
         "`auto` is the tuned plan that ships; none of these worlds was seen in its tuning.", "",
     ]  # fmt: skip

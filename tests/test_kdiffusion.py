@@ -1,11 +1,8 @@
 """Our solvers as k-diffusion's samplers, beside k-diffusion itself; and the names that tools use."""
 
-import importlib.util
-import sys
-import types
-
 import pytest
 import torch
+from peers import k_diffusion
 
 from fewstep import VE, VP, Flow, make_plan, sample, wrap
 from fewstep.aliases import CODES, SAMPLERS, SCHEDULES, from_alias
@@ -18,22 +15,10 @@ SIGMAS = torch.tensor([14.6, 7.0, 3.1, 1.2, 0.5, 0.12, 0.0])
 
 @pytest.fixture(scope="module")
 def theirs():
-    """k-diffusion's samplers; what else its package imports (training, other networks) is not needed for them."""
-    found = importlib.util.find_spec("k_diffusion")
-    if found is None:
-        pytest.skip("k-diffusion is not installed")
-    names = ["k_diffusion", "k_diffusion.utils", "torchdiffeq", "torchsde"]
-    kept = {name: sys.modules.get(name) for name in names}
-    for name in names:
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["torchdiffeq"].odeint = None
-    sys.modules["k_diffusion"].__path__ = found.submodule_search_locations
-    sys.modules["k_diffusion"].utils = sys.modules["k_diffusion.utils"]
-    sys.modules["k_diffusion.utils"].append_dims = lambda x, n: x.reshape(x.shape + (1,) * (n - x.ndim))
-    yield importlib.import_module("k_diffusion.sampling")
-    for name, module in kept.items():
-        sys.modules.pop(name) if module is None else sys.modules.update({name: module})
-    sys.modules.pop("k_diffusion.sampling", None)
+    with k_diffusion() as sampling:
+        if sampling is None:
+            pytest.skip("k-diffusion is not installed")
+        yield sampling
 
 
 def model(x, sigma, shift=0.0):

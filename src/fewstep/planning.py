@@ -49,7 +49,7 @@ def make_plan(
         made = auto_plan(path, steps if steps is not None else evaluations or 0, model)
         if made is not None:
             return made
-        solver = "dpm-solver++"
+        solver = "unipc"
     grid = "logsnr" if grid is None else grid
     source: dict[str, Any] = {"solver": solver if isinstance(solver, str) else type(solver).__name__}
     engine = solver_named(solver) if isinstance(solver, str) else solver

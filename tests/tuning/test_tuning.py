@@ -102,8 +102,8 @@ def test_auto_chooses_the_nearest_and_says_so():
     assert make_plan(VP(), "auto", evaluations=7).evaluations == 6
     assert make_plan(VP(), "auto", steps=5).source["tuned"]["evaluations"] == 5
     assert "tuned" in str(make_plan(VP(), "auto", steps=5).source)
-    assert make_plan(VP(), "auto", evaluations=40).source["solver"] == "dpm-solver++"
-    assert make_plan(fewstep.Cosine(), "auto", evaluations=2).source["solver"] == "dpm-solver++"
+    assert make_plan(VP(), "auto", evaluations=40).source["solver"] == "unipc"
+    assert make_plan(fewstep.Cosine(), "auto", evaluations=2).source["solver"] == "unipc"
     assert sample(fewstep.wrap(lambda x, t: x, VP(), "x0", shape=(2,)), 1, solver="auto", evaluations=5).x.shape == (
         1,
         2,

@@ -202,50 +202,52 @@ class Plan:
 
     def _check_landing(self, times: Tensor) -> None:
         m, b, n = self._matrices()
-        alpha, sigma = self.path.alpha(times), self.path.sigma(times)
         size = len(self.registers)
         place = torch.broadcast_shapes(self.place, m.shape[1:-2])
         mean = torch.zeros(*place, size, dtype=torch.float64)
         noise = torch.zeros(*place, size, size, dtype=torch.float64)
-        mean[..., 0], noise[..., 0, 0] = alpha[0], sigma[0] ** 2
         start = torch.zeros_like(mean)
-        start[..., 0] = sigma[0]
+        mean[..., 0], start[..., 0] = self.path.alpha(times[0]), self.path.sigma(times[0])
+        noise[..., 0, 0] = start[..., 0] ** 2
         if "one" in self.registers:
             mean[..., self.registers.index("one")] = 1.0
-        for i, step in enumerate(self):
-            for register, time in step.asks:
-                at = time.detach()
-                self._compare(i, self.registers[register], at, mean[..., register], noise[..., register, register])
-            mean = (m[i] @ mean[..., None])[..., 0] + b[i, ..., : max(1, len(step.asks))].sum(-1)
-            noise = m[i] @ noise @ m[i].mT + n[i] @ n[i].mT
+        asks: list[list[tuple[int, Tensor]]] = [[] for _ in range(self.steps)]
+        for (step, register), time in zip(self.asks.tolist(), self.ask_times.detach(), strict=True):
+            asks[step].append((register, time))
+        stands = []  # (step, register, its time, mean, variance, factor of the start's noise)
+        for i in range(self.steps):
+            stands += [(i, r, t, mean[..., r], noise[..., r, r], start[..., r]) for r, t in asks[i]]
+            mean = (m[i] @ mean[..., None])[..., 0] + b[i, ..., : max(1, len(asks[i]))].sum(-1)
             start = (m[i] @ start[..., None])[..., 0]
-            if not self.stochastic:
+            if self.stochastic:
+                noise = m[i] @ noise @ m[i].mT + n[i] @ n[i].mT
+            else:
                 # All noise is the start's: its outer square keeps the digits that many products M C Mᵀ would lose.
                 noise = start[..., :, None] * start[..., None, :]
-            self._compare(
-                i, "x", times[i + 1], mean[..., 0], noise[..., 0, 0], None if self.stochastic else start[..., 0]
-            )
+            stands.append((i, 0, times[i + 1], mean[..., 0], noise[..., 0, 0], start[..., 0]))
+        self._compare(stands)
 
-    def _compare(
-        self, i: int, name: str, t: Tensor, mean: Tensor, variance: Tensor, factor: Tensor | None = None
-    ) -> None:
+    def _compare(self, stands: list[tuple[int, int, Tensor, Tensor, Tensor, Tensor]]) -> None:
+        place = self.place
+        steps, names, *columns = zip(*stands, strict=True)
+        t, mean, variance, factor = (torch.stack([v.expand(place) for v in column]) for column in columns)
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        largest = self.path.sigma(self.times.detach()).square().amax()
-        rounding = 1e-14 * largest
+        rounding = 1e-14 * self.path.sigma(self.times.detach()).square().amax()
         wrong = [
             ("α", mean, alpha, TOLERANCE * (1 + alpha.abs())),
             ("σ²", variance, sigma**2, TOLERANCE * sigma**2 + rounding + 1e-12),
         ]
-        if factor is not None:
+        if not self.stochastic:
             wrong.append(("σ", factor, sigma, TOLERANCE * (1 + sigma)))
         for what, got, want, tolerance in wrong:
-            if bool(((got - want).abs() > tolerance).any()):
-                where = (got - want).abs().argmax()
-                got, want = (
-                    v.expand(torch.broadcast_shapes(got.shape, want.shape)).flatten()[where] for v in (got, want)
-                )
+            off = (got - want).abs()
+            bad = off > tolerance
+            if bool(bad.any()):
+                row = int(bad.reshape(len(stands), -1).any(1).nonzero()[0])
+                where = off[row].argmax()
                 raise PlanError(
-                    f"step {i} leaves register {name} at {what} = {float(got):.9g} where its path has "
-                    f"{float(want):.9g}; "
+                    f"step {steps[row]} leaves register {self.registers[names[row]]} at {what} = "
+                    f"{float(got[row].flatten()[where]):.9g} where its path has "
+                    f"{float(want[row].flatten()[where]):.9g}; "
                     "a method that means to must say so in `deviates`"
                 )

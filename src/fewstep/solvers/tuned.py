@@ -79,11 +79,12 @@ def nearest_table(path: Path, evaluations: int, model: str = "") -> Table | None
 def auto_plan(path: Path, evaluations: int, model: str = "") -> Plan | None:
     """The plan of the nearest shipped table, with a note of what was chosen; None where there is none.
 
-    Above the largest table an untuned plan with all evaluations is the better choice.
+    Half again above the largest table an untuned plan with all evaluations is the better choice
+    (benchmarks/error_per_evaluation.md).
     """
     if not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 1:
         raise ArgumentError(f"evaluations must be an integer of at least 1, got {evaluations!r}")
     table = nearest_table(path, evaluations, model)
-    if table is None or evaluations > 2 * len(table.weights):
+    if table is None or evaluations > 1.5 * len(table.weights):
         return None
     return table.plan(path)
