@@ -8,7 +8,7 @@ and, when no guide changes answers, the network's own prediction folded into the
 The loop is then one fused combination a register; a register that only takes another's value is renamed for nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,6 +62,8 @@ class Run:
     sums: list[Tensor] = field(default_factory=list)
     since_jump: int = 10**9
     answer: tuple[Tensor, Tensor, Question | None] | None = None
+    # The answers to move with, where a search chooses between ask and move which rows go on.
+    between: Callable[["Run", list[Tensor]], list[Tensor]] | None = None
 
 
 def _combine(values: list[Tensor], terms: list[Term]) -> Tensor:
@@ -176,9 +178,10 @@ class Program:
         if run.since_jump < len(self.restarts):
             rows = self.restarts[run.since_jump]
         row = rows[index]
-        values: list[Any] = [*run.registers]
-        values += self._answers(run, row, index)
-        values[: len(run.registers)] = run.registers
+        answers = self._answers(run, row, index)
+        if run.between is not None:
+            answers = run.between(run, answers)
+        values: list[Any] = [*run.registers, *answers]
         for slot in range(row.draws):
             values.append(run.noise.step(index * max(1, row.draws) + slot, *row.lam))
         for to, new in [(to, _combine(values, terms)) for to, terms in row.writes]:
@@ -206,83 +209,121 @@ class Program:
         return Ask(x, t, row.t_next, index, len(self.rows), self.denoiser, noise, again, run.cond, x0, through)
 
     def _answers(self, run: Run, row: Row, index: int) -> list[Tensor]:
-        """The network's answers to all questions of a step: raw where they are folded, x̂₀ where not."""
-        if not self.guides and len(row.questions) == 1:
-            question = row.questions[0]
-            x = run.registers[question.register]
-            assert x is not None
-            raw = self.denoiser.raw(x, question.told, **run.cond)
-            run.evaluations += 1
-            run.sums.append(raw.sum(dtype=torch.float32 if raw.dtype.itemsize < 4 else None))
-            run.answer = (x, raw, question)
-            plain = self.folds or self.denoiser.predicts == "x0"
-            return [raw if plain else self._x0(question, x, raw)]
-        return [self._guided(run, row, question, index) for question in row.questions]
+        """The network's answers to all questions of a step, asked as one batch: raw where they are folded, else x̂₀."""
+        states = [x for x in (run.registers[question.register] for question in row.questions) if x is not None]
+        if not states:
+            return []
+        if self.guides:
+            return self._guided(run, row, states, index)
+        if len(states) == 1:
+            raws = [self.denoiser.raw(states[0], row.questions[0].told, **run.cond)]
+        else:
+            asked = [(x, q.told, [Branch(run.cond)]) for x, q in zip(states, row.questions, strict=True)]
+            raws, _ = self._batch(asked)
+        self._count(run, raws)
+        run.answer = (states[-1], raws[-1], row.questions[-1])
+        if self.folds or self.denoiser.predicts == "x0":
+            return raws
+        return [self._x0(q, x, raw) for q, x, raw in zip(row.questions, states, raws, strict=True)]
+
+    @staticmethod
+    def _count(run: Run, raws: list[Tensor]) -> None:
+        run.evaluations += len(raws)
+        run.sums += [raw.sum(dtype=torch.float32 if raw.dtype.itemsize < 4 else None).detach() for raw in raws]
 
     def _x0(self, question: Question, x: Tensor, raw: Tensor) -> Tensor:
         if self.denoiser.predicts == "x0":
             return raw
         return _combine([x, raw], [(0, question.on_x), (1, question.on_raw)])
 
-    def _guided(self, run: Run, row: Row, question: Question, index: int) -> Tensor:
-        x = run.registers[question.register]
-        assert x is not None
+    def _guided(self, run: Run, row: Row, states: list[Tensor], index: int) -> list[Tensor]:
         through, grad = torch.is_grad_enabled(), any(g.needs_grad for g in self.guides)
         with torch.set_grad_enabled(grad or through):
-            seen = x.detach().requires_grad_() if grad and not x.requires_grad else x
-            ask = self._ask(run, seen, question.t, row, index, through=through)
-            cond = run.cond
-            for place, guide in enumerate(self.guides):
-                if guide.level == "condition":
-                    cond, run.memories[place] = guide.condition(ask, cond, run.memories[place])
-            ask = ask if cond is run.cond else replace(ask, cond=cond)
-            wanted = [
-                guide.branches(ask, cond, memory) if guide.level == "network" else []
-                for guide, memory in zip(self.guides, run.memories, strict=True)
+            asks, wanted = [], []
+            for question, x in zip(row.questions, states, strict=True):
+                seen = x.detach().requires_grad_() if grad and not x.requires_grad else x
+                ask = self._ask(run, seen, question.t, row, index, through=through)
+                cond = run.cond
+                for place, guide in enumerate(self.guides):
+                    if guide.level == "condition":
+                        cond, run.memories[place] = guide.condition(ask, cond, run.memories[place])
+                asks.append(ask if cond is run.cond else replace(ask, cond=cond))
+                wanted.append([
+                    guide.branches(asks[-1], cond, memory) if guide.level == "network" else []
+                    for guide, memory in zip(self.guides, run.memories, strict=True)
+                ])  # fmt: skip
+            raws, places = self._batch([
+                (ask.x, question.told, [Branch(ask.cond), *(b for some in branches for b in some)])
+                for question, ask, branches in zip(row.questions, asks, wanted, strict=True)
+            ])  # fmt: skip
+            self._count(run, raws)
+            return [
+                self._mixed(run, question, ask, [len(some) for some in branches], [raws[i] for i in found])
+                for question, ask, branches, found in zip(row.questions, asks, wanted, places, strict=True)
             ]
-            raws, places = self._batch(seen, question.told, [Branch(cond), *(b for some in wanted for b in some)])
-            run.evaluations += len(raws)
-            run.sums.append(raws[0].detach().sum(dtype=torch.float32 if raws[0].dtype.itemsize < 4 else None))
-            if self.folds:
-                run.answer = (x, raws[0], question)
-                return raws[0]
-            answers = [self._x0(question, seen, raw) for raw in raws]
-            x0, at = answers[0], 1
-            for place, guide in enumerate(self.guides):
-                others = [answers[i] for i in places[at : at + len(wanted[place])]]
-                at += len(others)
-                if guide.level == "network":
-                    x0, run.memories[place] = guide.mix(ask, x0, answers[0], others, run.memories[place])
-                elif guide.level == "answer":
-                    new, run.memories[place] = guide.answer(ask, x0, run.memories[place])
-                    if guide.keeps == "eps":
-                        moved = new - x0 if through else (new - x0).detach()
-                        run.registers[question.register] = _combine([x, moved], [(0, 1.0), (1, question.alpha)])
-                    x0 = new
-        x0 = x0.detach() if grad and not through else x0
+
+    def _mixed(self, run: Run, question: Question, ask: Ask, counts: list[int], raws: list[Tensor]) -> Tensor:
+        """What the guides make of the raw answers to a question: its own, then `counts` further ones of each guide."""
+        x = run.registers[question.register]
+        assert x is not None
+        if self.folds:
+            run.answer = (x, raws[0], question)
+            return raws[0]
+        answers = [self._x0(question, ask.x, raw) for raw in raws]
+        x0, at = answers[0], 1
+        for place, (guide, count) in enumerate(zip(self.guides, counts, strict=True)):
+            others = answers[at : at + count]
+            at += count
+            if guide.level == "network":
+                x0, run.memories[place] = guide.mix(ask, x0, answers[0], others, run.memories[place])
+            elif guide.level == "answer":
+                new, run.memories[place] = guide.answer(ask, x0, run.memories[place])
+                if guide.keeps == "eps":
+                    moved = new - x0 if ask.differentiated else (new - x0).detach()
+                    run.registers[question.register] = _combine([x, moved], [(0, 1.0), (1, question.alpha)])
+                x0 = new
+        x0 = x0.detach() if not ask.differentiated and x0.requires_grad else x0
         run.answer = (x, x0, None)
         return x0
 
-    def _batch(self, x: Tensor, told: Tensor, branches: list[Branch]) -> tuple[list[Tensor], list[int]]:
-        """The answers of all branches, asked as one batch, equal ones once; and each branch's place among them."""
-        asked: list[Branch] = []
-        places, rows = [], len(x)
-        for branch in branches:
-            place = next((i for i, known in enumerate(asked) if known.same(branch)), len(asked))
-            places.append(place)
-            if place == len(asked):
-                asked.append(branch)
-        count = len(asked)
+    def _batch(self, wanted: list[tuple[Tensor, Tensor, list[Branch]]]) -> tuple[list[Tensor], list[list[int]]]:
+        """The raw answers to all branches of all questions (state, told, branches), asked as one batch.
+
+        Equal branches of a question are asked once; with the answers comes each branch's place among them.
+        """
+        asked: list[tuple[Tensor, Tensor, Branch]] = []
+        entered: list[tuple[Branch, int]] = []
+        places: list[list[int]] = []
+        for x, told, branches in wanted:
+            begin = len(asked)
+            places.append([])
+            for branch in branches:
+                place = next((i for i in range(begin, len(asked)) if asked[i][2].same(branch)), len(asked))
+                if place == len(asked):
+                    asked.append((x, told, branch))
+                places[-1].append(place)
+                entered.append((branch, place))
+        count, rows = len(asked), len(asked[0][0])
         with ExitStack() as stack:
-            for branch, place in zip(branches, places, strict=True):
+            for branch, place in entered:
                 if branch.within is not None:
                     stack.enter_context(branch.within(slice(place * rows, (place + 1) * rows)))
             if count == 1:
-                return [self.denoiser.raw(x, told, **asked[0].cond)], places
-            told = told.repeat(count, *[1] * (told.ndim - 1)) if told.ndim and len(told) == rows else told
-            merged = {key: self._merge([b.cond[key] for b in asked], rows) for key in asked[0].cond}
-            raw = self.denoiser.raw(x.repeat(count, *[1] * (x.ndim - 1)), told, **merged)
+                x, told, branch = asked[0]
+                return [self.denoiser.raw(x, told, **branch.cond)], places
+            merged = {key: self._merge([b.cond[key] for _, _, b in asked], rows) for key in asked[0][2].cond}
+            raw = self.denoiser.raw(torch.cat([x for x, _, _ in asked]), self._told(asked, len(wanted)), **merged)
         return list(raw.chunk(count)), places
+
+    @staticmethod
+    def _told(asked: list[tuple[Tensor, Tensor, Branch]], questions: int) -> Tensor:
+        """What the network is told of a batch: one time for all where there is one question, else a time a row."""
+        x, told, _ = asked[0]
+        if questions == 1:
+            return told.repeat(len(asked), *[1] * (told.ndim - 1)) if told.ndim and len(told) == len(x) else told
+        each = [t.reshape(*[1] * (x.ndim - t.ndim), *t.shape) for _, t, _ in asked]
+        place = torch.broadcast_shapes(*(t.shape[1:] for t in each))
+        return torch.cat([t.expand(len(x), *place) for t in each])
 
     def _merge(self, values: list[Any], rows: int) -> Any:
         if not any(isinstance(v, Tensor) for v in values):

@@ -197,8 +197,19 @@ class Plan:
         times = self.times.detach()
         if not times.isfinite().all() or times.min() < 0 or times.max() > 1:
             raise PlanError(f"times must lie in [0, 1], got {times.tolist()}")
+        self._check_references()
         if not self.deviates:
             self._check_landing(times)
+
+    def _check_references(self) -> None:
+        """Every entry names a step, a register and an answer that are there."""
+        slots = torch.bincount(self.asks[:, 0], minlength=self.steps) if len(self.asks) else torch.zeros(self.steps)
+        for name, table, sources in (("M", self.M, None), ("B", self.B, slots)):
+            for step, to, source in table.index.tolist():
+                there = 0 <= step < self.steps and 0 <= to < len(self.registers) and source >= 0
+                if not there or source >= (len(self.registers) if sources is None else int(sources[step])):
+                    what = "register" if sources is None else "answer"
+                    raise PlanError(f"{name} has an entry ({step}, {to}, {source}): no such step, register or {what}")
 
     def _check_landing(self, times: Tensor) -> None:
         m, b, n = self._matrices()

@@ -18,12 +18,17 @@ def _term(value: Tensor, name: str) -> str:
 
 def show(plan: Plan) -> str:
     """The plan, a row a step: times, half-log-SNR, what is asked, and what each register becomes."""
-    source = ", ".join(f"{k}={v}" for k, v in plan.source.items())
+    source = ", ".join(f"{k}={v}" for k, v in plan.source.items() if k != "tuned")
     kind = "stochastic" if plan.stochastic else "deterministic"
     lines = [
         f"plan: {source or 'by hand'}",
         f"path {plan.path.kind}, {plan.steps} steps, {plan.evaluations} evaluations, order {plan.order}, {kind}",
     ]
+    if isinstance(plan.source.get("tuned"), dict):
+        told = {k: v for k, v in plan.source["tuned"].items() if k != "history" and v not in ("", [])}
+        lines.append(
+            "tuned: " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
+        )
     if plan.deviates:
         lines.append(f"deviates: {plan.deviates}")
     rows = [["step", "t", "λ", "asks", "becomes"]]
