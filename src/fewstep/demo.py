@@ -25,7 +25,8 @@ img{max-width:100%;border-radius:6px}img.pixels{image-rendering:pixelated;backgr
 img.plot{background:#fff;padding:.4rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .9rem .25rem 0;text-align:right}
 th{border-bottom:1px solid #8888}td:first-child,th:first-child{text-align:left}
-code{background:#8882;padding:.1rem .3rem;border-radius:4px}pre{background:#8882;padding:.8rem 1rem;border-radius:6px;overflow-x:auto}
+code{background:#8882;padding:.1rem .3rem;border-radius:4px}
+pre{background:#8882;padding:.8rem 1rem;border-radius:6px;overflow-x:auto}
 """
 
 

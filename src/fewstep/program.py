@@ -115,6 +115,8 @@ class Program:
         self.folds = denoiser.predicts != "x0" and not any(g.level in ("network", "answer") for g in guides)
         self.rows = self._rows(plan)
         self.restarts = [self._rows(p) for p in plan.restarts]
+        # Draws are numbered by their step with room for the most that any step makes, so that none is used twice.
+        self.draws = max(row.draws for rows in (self.rows, *self.restarts) for row in rows)
 
     def _rows(self, plan: Plan) -> list[Row]:
         on_x, on_raw = self.denoiser.basis(plan.ask_times)
@@ -169,7 +171,7 @@ class Program:
         registers[0] = x
         if "one" in self.plan.registers:
             registers[self.plan.registers.index("one")] = torch.ones_like(x)
-        noise.prepare(len(self.plan.N))
+        noise.prepare(self.plan.steps * self.draws)
         return Run(registers, [g.init(self.denoiser, len(x)) for g in self.guides], cond, noise)
 
     def step(self, run: Run, index: int) -> None:
@@ -183,7 +185,7 @@ class Program:
             answers = run.between(run, answers)
         values: list[Any] = [*run.registers, *answers]
         for slot in range(row.draws):
-            values.append(run.noise.step(index * max(1, row.draws) + slot, *row.lam))
+            values.append(run.noise.step(index * self.draws + slot, *row.lam))
         for to, new in [(to, _combine(values, terms)) for to, terms in row.writes]:
             run.registers[to] = new
         run.since_jump += 1

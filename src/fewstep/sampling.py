@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fewstep.captured import captured_run
 from fewstep.denoisers import Denoiser
+from fewstep.denoisers.compiled import compiled
 from fewstep.errors import ArgumentError, NumericalError, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
@@ -44,11 +46,13 @@ def stream(
     noise: str = "keyed",
     grad: bool | str = False,
     debug: bool = False,
+    compile: bool = False,
 ) -> Iterator[Event]:
     """Sample, and yield an event after every step; arguments are those of `sample`."""
     session = prepare(
         denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, plan=plan, guides=guides,
         cond=cond, seed=seed, first=first, start=start, dtype=dtype, device=device, noise=noise, grad=grad, debug=debug,
+        compile=compile,
     )  # fmt: skip
     return session.events()
 
@@ -81,6 +85,14 @@ class Session:
                 break
         _refuse_bad(run)
 
+    def at_once(self) -> tuple[Tensor, int]:
+        """(samples, evaluations) of the whole run as one CUDA graph."""
+        if self.grad or self.debug:
+            raise ArgumentError("cuda_graph=True takes neither grad nor debug: the run is recorded whole")
+        run = captured_run(self.program, self.start, self.cond, self.noise)
+        _refuse_bad(run)
+        return run.registers[0].clone(), run.evaluations
+
 
 def prepare(
     denoiser: Denoiser, n: int | None, *, solver: str | Solver = "dpm-solver++",
@@ -88,6 +100,7 @@ def prepare(
     plan: Plan | None = None, guides: Sequence[Guide] = (), cond: Mapping[str, Any] | None = None, seed: int = 0,
     first: int = 0, start: Tensor | None = None, dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu", noise: str = "keyed", grad: bool | str = False, debug: bool = False,
+    compile: bool = False,
 ) -> Session:  # fmt: skip
     """Check everything and make everything that a run needs; arguments are those of `sample`."""
     if not isinstance(denoiser, Denoiser):
@@ -109,7 +122,7 @@ def prepare(
     elif steps is not None or evaluations is not None:
         raise ArgumentError("a plan has its own number of steps; leave steps and evaluations out")
     check_key(seed, range(first, first + n))
-    program = Program(plan, denoiser, guides, dtype, device)
+    program = Program(plan, compiled(denoiser) if compile else denoiser, guides, dtype, device)
     source = NOISES[noise](seed, range(first, first + n), denoiser.shape, dtype, device)
     if start is None:
         start = source.start() * plan.path.sigma(plan.times[0]).to(device, dtype)
@@ -188,6 +201,8 @@ def sample(
     keep: str = "final",
     progress: bool = False,
     callback: Callable[[Event], None] | None = None,
+    search: Callable[..., Output] | None = None,
+    cuda_graph: bool = False,
     **options: Any,
 ) -> Output:
     """Draw samples from a model.
@@ -198,6 +213,7 @@ def sample(
         keep: "final", "trajectory" (the state at every time) or "answers" (x̂₀ of every step).
         progress: show a bar on standard error.
         callback: called with the event of every step; it may call `event.stop()`.
+        search: a search of `fewstep.search` towards a reward; each sample is then what one search found.
         solver: a name of the catalogue or a solver; "dpm-solver++" unless given.
         grid: a name, a grid or the times; "logsnr" unless given.
         steps: the number of grid intervals; 8 unless given.
@@ -212,6 +228,8 @@ def sample(
         noise: "keyed", or "brownian" for the same Brownian path on every grid.
         grad: False, True (through all steps) or "checkpoint" (the same at the memory of one step).
         debug: look for NaN after every step and not only at the end.
+        compile: run the network as `torch.compile` makes it, compiled once a denoiser and shape.
+        cuda_graph: record the whole run as one CUDA graph and replay it for later runs of the same kind.
 
     Returns:
         The samples, what they cost, and how to make each again.
@@ -222,10 +240,18 @@ def sample(
     """
     if keep not in KEEPS:
         raise unknown("keep", keep, KEEPS)
+    if search is not None:
+        if not callable(search) or keep != "final" or progress or callback is not None:
+            raise ArgumentError(f"search must be a search, without keep, progress and callback; got {search!r}")
+        return search(denoiser, n, **options)
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
     states, answers, x, evaluations = [session.start], [], session.start, 0
-    events: Iterable[Event] = session.events()
+    if cuda_graph:
+        if keep != "final" or progress or callback is not None:
+            raise ArgumentError("cuda_graph=True shows no steps: leave keep, progress and callback out")
+        x, evaluations = session.at_once()
+    events: Iterable[Event] = () if cuda_graph else session.events()
     if progress:
         from rich.console import Console
         from rich.progress import track

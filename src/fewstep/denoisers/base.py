@@ -40,6 +40,24 @@ class Denoiser(ABC):
         self.path, self.shape, self.predicts = path, tuple(shape), predicts
         self.null, self.limits = dict(null or {}), limits
 
+    @property
+    def latent(self) -> bool:
+        """Whether the state is a code of the picture, and not the picture itself."""
+        return False
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """The shape of what `decode` makes of one state."""
+        return self.shape
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """The states of pictures (batch, *picture_shape); themselves unless the model is latent."""
+        return pictures
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The pictures of states (batch, *shape); themselves unless the model is latent."""
+        return state
+
     @abstractmethod
     def raw(self, x: Tensor, told: Tensor, **cond: Any) -> Tensor:
         """The network's own answer at state x, told what `told` gave for its time."""

@@ -229,7 +229,10 @@ def anatomy_of(denoiser: object, who: str) -> Anatomy:
     """
     network = getattr(denoiser, "net", None)
     if not isinstance(network, nn.Module):
-        raise ArgumentError(f"{who} needs a network with self-attention; {type(denoiser).__name__} has no torch module")
+        raise ArgumentError(
+            f"{who} needs a network with self-attention; {type(denoiser).__name__} has no torch module"
+            + ("; leave compile out" if type(denoiser).__name__ == "Compiled" else "")
+        )
     if network not in _KNOWN:
         _KNOWN[network] = Anatomy(network)
     return _KNOWN[network]
