@@ -15,13 +15,15 @@ from fewstep.guidance import PAG
 from fewstep.networks import UNet
 from fewstep.sampling import prepare
 
+# torch's tracer warns of torch's own older parts.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
+
 
 def model(bias=0.0):
     net = torch.nn.Linear(4, 4)
     return wrap(lambda x, t, z: torch.tanh(net(x) + bias + z + t[:, None]), VP(), "eps", shape=(4,), null={"z": 0.0})
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
 def test_a_compiled_network_gives_the_same_samples_and_is_compiled_once(monkeypatch):
     # Traced as ever, but run as traced: making machine code would take most of a minute.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
