@@ -74,6 +74,17 @@ def _flux(net: nn.Module) -> Call:
     return call
 
 
+def _cogvideox(net: Any) -> Call:
+    # The larger models turn their queries by place; the pipeline's own table for the size wanted is a condition.
+    places = ("image_rotary_emb",) if net.config.use_rotary_positional_embeddings else ()
+
+    def call(x: Tensor, told: Tensor, **cond: Any) -> Tensor:
+        _need(cond, ("encoder_hidden_states", *places))
+        return net(hidden_states=x, timestep=told, return_dict=False, **cond)[0]
+
+    return call
+
+
 def _need(cond: dict[str, Any], names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in cond]
     if missing:
@@ -83,6 +94,7 @@ def _need(cond: dict[str, Any], names: tuple[str, ...]) -> None:
 CALLS: dict[str, Callable[[Any], Call]] = {
     "UNet2DModel": _unet, "UNet2DConditionModel": _text_unet, "DiTTransformer2DModel": _dit, "Transformer2DModel": _dit,
     "PixArtTransformer2DModel": _pixart, "SD3Transformer2DModel": _sd3, "FluxTransformer2DModel": _flux,
+    "CogVideoXTransformer3DModel": _cogvideox,
 }  # fmt: skip
 
 
@@ -98,17 +110,23 @@ def call_of(net: nn.Module) -> Call:
     return CALLS[name](net)
 
 
-def latent_shape(net: nn.Module, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
-    """The shape (channels, height, width) of one sample.
+def latent_shape(net: nn.Module, size: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape (channels, height, width) of one sample, or (frames, channels, height, width) of a video.
 
     Args:
         net: the network.
-        size: height and width of the state; the network's own unless given.
+        size: height and width of the state, or frames, height and width; the network's own unless given.
 
     Raises:
         ArgumentError: no size is known, or the network's answer is not what its input is.
     """
     config: Any = net.config
+    if type(net).__name__ == "CogVideoXTransformer3DModel":
+        frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
+        size = (frames, config.sample_height, config.sample_width) if size is None else size
+        if isinstance(size, int) or len(size) != 3:
+            raise ArgumentError(f"a video model's size is (frames, height, width) of its latents, got {size}")
+        return size[0], config.in_channels, *size[1:]
     packed = 4 if type(net).__name__ == "FluxTransformer2DModel" else 1
     size = getattr(config, "sample_size", None) if size is None else size
     if size is None:

@@ -1,21 +1,25 @@
 """diffusers' models as denoisers: the network, what its scheduler's config says of it, and its VAE.
 
-The state of a latent model is z = (E(x) − shift)·scale, with the VAE's own factors, or (E(x) − mean)·scale/std.
+The state of a latent model is z = (E(x) − shift)·scale, with the VAE's own factors, or (E(x) − mean)·scale/std.  Videos
+are (batch, frames, channels, height, width), as CogVideoX' network takes its latents.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from fewstep.denoisers import Denoiser
 from fewstep.diffusers.architectures import CALLS, call_of, latent_shape
 from fewstep.diffusers.plan_scheduler import PlanScheduler
+from fewstep.diffusers.texts import Texts
 from fewstep.errors import ArgumentError, WeightsError, unknown
+
+VAES = ("AutoencoderKL", "AutoencoderKLCogVideoX")
 
 
 class DiffusersModel(Denoiser):
@@ -25,18 +29,25 @@ class DiffusersModel(Denoiser):
         net: the network.
         vae: its autoencoder, if its state is latent.
         scheduler: the config of its scheduler says path and prediction.
-        size: height and width of the state.
+        size: height and width of the state, or frames, height and width.
         revision: the commit that it was loaded from.
+        texts: its pipeline's text encoders.
     """
 
     def __init__(
-        self, net: nn.Module, vae: nn.Module | None, scheduler: Any, size: int | tuple[int, int] | None, revision: str
+        self,
+        net: nn.Module,
+        vae: nn.Module | None,
+        scheduler: Any,
+        size: int | tuple[int, ...] | None,
+        revision: str,
+        texts: Texts | None = None,
     ) -> None:
         known = PlanScheduler.from_config(scheduler)._convention
         labels = getattr(net.config, "num_embeds_ada_norm", None) if "DiT" in type(net).__name__ else None
         null = {} if labels is None else {"class_labels": labels}
         super().__init__(known.path, latent_shape(net, size), known.predicts, null, (-1.0, 1.0))
-        self.net, self.vae, self.convention, self.revision = net, vae, known, revision
+        self.net, self.vae, self.convention, self.revision, self._texts = net, vae, known, revision, texts
         self.dtype = next(net.parameters()).dtype
         self._call = call_of(net)
 
@@ -50,10 +61,25 @@ class DiffusersModel(Denoiser):
         if told.ndim > 1:
             raise ArgumentError("a network of diffusers is told one time a sample")
         out = self._call(x.to(self.dtype), told.float().expand(len(x)), **ready)
-        out = out[:, : x.shape[1]] if out.shape[1] == 2 * x.shape[1] else out
+        out = out[:, : x.shape[1]] if out.ndim == 4 and out.shape[1] == 2 * x.shape[1] else out
         if out.shape != x.shape:
             raise ArgumentError(f"the network answered with shape {tuple(out.shape)} to a state of {tuple(x.shape)}")
         return out.to(x.dtype)
+
+    def encode_texts(self, texts: str | Sequence[str]) -> dict[str, Tensor]:
+        """The conditions of one text, or of one text a sample, as `cond` takes them.
+
+        What stands for no text becomes the model's `null`, so that CFG needs nothing more.
+
+        Raises:
+            ArgumentError: the model takes no texts, or came without text encoders.
+        """
+        if self._texts is None:
+            raise ArgumentError("this model came without text encoders: load its pipeline or its folder")
+        height, width = self.picture_shape[-2:]
+        cond, none = self._texts(texts, (height, width))
+        self.null = {**self.null, **{name: value[:1] for name, value in none.items()}}
+        return cond
 
     def _factors(self) -> tuple[Tensor | float, Tensor | float]:
         """(shift, scale) with z = (E(x) − shift)·scale."""
@@ -69,26 +95,48 @@ class DiffusersModel(Denoiser):
     def _like(self, value: Tensor | float, x: Tensor) -> Tensor | float:
         return value.to(x.device, x.dtype) if isinstance(value, Tensor) else value
 
-    @torch.no_grad()
+    @property
+    def latent(self) -> bool:
+        return self.vae is not None
+
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        if self.vae is None:
+            return self.shape
+        config: Any = self.vae.config
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        sides = tuple(factor * side for side in self.shape[-2:])
+        if len(self.shape) == 4:
+            return (self.shape[0] - 1) * config.temporal_compression_ratio + 1, config.out_channels, *sides
+        return config.out_channels, *sides
+
     def encode(self, pictures: Tensor) -> Tensor:
         """The latents of pictures in [−1, 1], (batch, channels, height, width): the mean of the VAE's answer."""
         shift, scale = (self._like(v, pictures) for v in self._factors())
         vae: Any = self.vae
-        return (vae.encode(pictures.to(vae.dtype)).latent_dist.mode().to(pictures.dtype) - shift) * scale
+        # The VAE's weights want gradients as diffusers loads them; an answer has one where its question has.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and pictures.requires_grad):
+            mode = self._turned(vae.encode(self._turned(pictures.to(vae.dtype))).latent_dist.mode())
+            return (mode.to(pictures.dtype) - shift) * scale
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, state: Tensor) -> Tensor:
         """The pictures, about [−1, 1], of latents."""
-        shift, scale = (self._like(v, latents) for v in self._factors())
+        shift, scale = (self._like(v, state) for v in self._factors())
         vae: Any = self.vae
-        return vae.decode((latents / scale + shift).to(vae.dtype)).sample.to(latents.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state.requires_grad):
+            return self._turned(vae.decode(self._turned((state / scale + shift).to(vae.dtype))).sample).to(state.dtype)
+
+    @staticmethod
+    def _turned(x: Tensor) -> Tensor:
+        """Frames and channels exchanged: an autoencoder of videos has the channels first."""
+        return x.transpose(1, 2) if x.ndim == 5 else x
 
 
 def load_model(
     source: Any,
     *,
     scheduler: Any = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | tuple[int, ...] | None = None,
     revision: str = "",
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
@@ -98,7 +146,7 @@ def load_model(
     Args:
         source: a pipeline or a network, a pipeline's folder, or a hub id.
         scheduler: a scheduler or its config; what a network that comes alone was trained on.
-        size: height and width of the state; the network's own unless given.
+        size: height and width of the state, or frames, height and width of a video's; the network's own unless given.
         revision: the commit of a hub id, 40 hexadecimal digits: a branch's name would mean another model tomorrow.
         dtype: the dtype of the weights; as they are unless given.
         device: where they go.
@@ -108,8 +156,10 @@ def load_model(
         WeightsError: the weights are not whole and finite safetensors.
     """
     vae: Any
+    folder = None
     if isinstance(source, (str, FilePath)):
-        net, vae, found = _read(str(source), revision)
+        folder = _folder(str(source), revision)
+        net, vae, found = _read(folder)
     elif isinstance(source, nn.Module):
         net, vae, found = source, None, None
     elif isinstance(source, DiffusionPipeline):
@@ -129,10 +179,11 @@ def load_model(
     for part in (net, vae):
         if part is not None:
             part.to(device=device, dtype=dtype).eval()
-    return DiffusersModel(net, vae, scheduler, size, revision)
+    pipe = folder if folder is not None else source if isinstance(source, DiffusionPipeline) else None
+    return DiffusersModel(net, vae, scheduler, size, revision, None if pipe is None else Texts(pipe, net))
 
 
-def _read(name: str, revision: str) -> tuple[Any, Any, Any]:
+def _folder(name: str, revision: str) -> FilePath:
     folder = FilePath(name)
     if not folder.is_dir():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -140,6 +191,10 @@ def _read(name: str, revision: str) -> tuple[Any, Any, Any]:
         if not re.fullmatch(r"[0-9a-f]{40}", revision):
             raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
         folder = _download(name, revision)
+    return folder
+
+
+def _read(folder: FilePath) -> tuple[Any, Any, Any]:
     try:
         index = DiffusionPipeline.load_config(folder)
         scheduler = PlanScheduler.load_config(folder, subfolder="scheduler")
@@ -154,7 +209,8 @@ def _read(name: str, revision: str) -> tuple[Any, Any, Any]:
 def _download(name: str, revision: str) -> FilePath:
     from huggingface_hub import snapshot_download
 
-    wanted = ["model_index.json", *(f"{part}/*" for part in ("scheduler", "unet", "transformer", "vae"))]
+    parts = ("scheduler", "unet", "transformer", "vae", "text_encoder*", "tokenizer*")
+    wanted = ["model_index.json", *(f"{part}/*" for part in parts)]
     return FilePath(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*.bin"]))
 
 
@@ -162,8 +218,8 @@ def _whole(folder: FilePath, name: str | None) -> Any:
     """A network from a folder: safetensors only, every tensor there, none extra, all finite."""
     import diffusers
 
-    if name not in CALLS and name != AutoencoderKL.__name__:
-        raise unknown("diffusers network", name, [*CALLS, AutoencoderKL.__name__])
+    if name not in CALLS and name not in VAES:
+        raise unknown("diffusers network", name, [*CALLS, *VAES])
     try:
         net, info = getattr(diffusers, str(name)).from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
