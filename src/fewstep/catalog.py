@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-T = TypeVar("T", bound=type)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def method(
         summary: a sentence, where the class's own does not say what this row is.
         arguments: the parameters of the class that make this row.
     """
-    return lambda cls: cls
+    return lambda made: made
 
 
 @cache
@@ -68,7 +68,7 @@ def methods() -> tuple[Method, ...]:
             continue
         module = ".".join(["fewstep", *file.relative_to(root).with_suffix("").parts])
         for node in ast.parse(text).body:
-            if isinstance(node, ast.ClassDef):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 found += [_read(d, node, module) for d in node.decorator_list if _is_method(d)]
     return tuple(sorted(found, key=lambda m: (m.family, m.name)))
 
@@ -77,7 +77,7 @@ def _is_method(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "method"
 
 
-def _read(call: ast.expr, node: ast.ClassDef, module: str) -> Method:
+def _read(call: ast.expr, node: ast.ClassDef | ast.FunctionDef, module: str) -> Method:
     assert isinstance(call, ast.Call)
     values = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
     summary = values.pop("summary", "") or (ast.get_docstring(node) or "").split("\n")[0]

@@ -1,0 +1,97 @@
+"""The shape of a run: closed forms on Gaussian data, the identities of the two trajectories, the mean shift."""
+
+import pytest
+import torch
+
+from fewstep import VE, VP, Flow, make_plan
+from fewstep.analysis import Trajectory, follow, mean_shift
+from fewstep.errors import ArgumentError
+from fewstep.worlds import Empirical, Gaussian, GaussianMixture
+
+SPECTRUM = torch.tensor([4.0, 1.0, 0.3, 0.05, 0.01], dtype=torch.float64)
+WORLD = Gaussian(torch.zeros(5), torch.diag(SPECTRUM))
+
+
+def start(path, n=3, seed=0):
+    x = torch.randn(n, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return x * path.sigma(1.0)
+
+
+@pytest.mark.parametrize("path", [VE(), VP()], ids=lambda p: p.kind)
+def test_gaussian_ways_are_the_closed_form(path):
+    """z(σ̄) = √((σ̄² + v)/(σ̄₁² + v))·z₁, from which chord and distances follow; every path draws the same curve."""
+    plan = make_plan(path, "dpm-solver++3m", "logsnr", 400)
+    way = follow(WORLD.denoiser(path), start(path), plan)
+    levels = way.levels[:, None]
+    exact = ((levels**2 + SPECTRUM) / (levels[0] ** 2 + SPECTRUM)).sqrt()[:, None] * way.z[0]
+    assert torch.allclose(way.z, exact, rtol=2e-3, atol=2e-3 * float(SPECTRUM.sqrt().max()))
+    want = Trajectory(way.levels, exact, (SPECTRUM / (levels[:-1, None] ** 2 + SPECTRUM)) * exact[:-1])
+    for name in ("deviation", "distance", "answers_deviation", "answers_distance"):
+        got, closed = getattr(way, name)(), getattr(want, name)()
+        assert torch.allclose(got, closed, atol=5e-3 * float(closed.max())), name
+    assert bool((way.distance().diff(dim=0) < 0).all())
+    assert bool((way.explained(2) > 0.999).all())
+    assert bool((way.explained(1) < way.explained(2)).all())
+
+
+def test_euler_steps_lie_between_state_and_answer_and_the_answers_carry_the_curvature():
+    path = VE()
+    den = GaussianMixture([1.0, 2.0], torch.tensor([[-1.0] * 5, [0.7] * 5]), torch.full((2, 1), 0.1)).denoiser(path)
+    way = follow(den, start(path), make_plan(path, "ddim", "karras", 60))
+    ratio = (way.levels[1:] / way.levels[:-1])[:, None, None]
+    assert torch.allclose(way.z[1:], ratio * way.z[:-1] + (1 - ratio) * way.r, rtol=1e-9)
+    fine = follow(den, start(path), make_plan(path, "dpm-solver++3m", "logsnr", 600))
+    # dr/dσ̄ = −σ̄·z″, with z″ by differences of dz/dσ̄ = (z − r)/σ̄.
+    slope = (fine.z[:-1] - fine.r) / fine.levels[:-1, None, None]
+    second = slope.diff(dim=0) / fine.levels[:-1].diff()[:, None, None]
+    middle = (fine.levels[1:-1] > 0.05) & (fine.levels[1:-1] < 5)
+    got, want = fine.bend()[middle], second.norm(dim=-1)[middle]
+    assert torch.allclose(got, want, rtol=0.05, atol=1e-4)
+
+
+def test_a_straight_way_has_no_deviation_and_no_bend():
+    den = Gaussian(torch.full((5,), 0.4), 1e-12 * torch.eye(5)).denoiser(VE())
+    way = follow(den, start(VE()), make_plan(VE(), "ddim", "karras", 12))
+    assert float(way.deviation().max()) < 1e-6
+    assert float(way.answers_deviation().max()) < 1e-6
+    assert float((1 - way.cosine()).abs().max()) < 1e-9
+
+
+def test_the_best_answer_to_a_data_set_is_its_mean_shift_and_raises_the_likelihood():
+    data = torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    den, path = Empirical(data).denoiser(VE()), VE()
+    z = start(path)
+    for sigma in (0.2, 1.0, 5.0):
+        t = path.t_of_lam(-torch.tensor(sigma, dtype=torch.float64).log())
+        shifted = mean_shift(data, z, sigma)
+        assert torch.allclose(den(z, t), shifted, rtol=1e-8)
+
+        def log_density(x, sigma=sigma):
+            return (-torch.cdist(x, data).square() / (2 * sigma**2)).logsumexp(1)
+
+        rise = log_density(shifted) - log_density(z)
+        assert bool((rise >= (z - shifted).square().sum(1) / (2 * sigma**2) - 1e-9).all())
+    assert torch.allclose(mean_shift(data, z, 1e4), data.mean(0).expand(3, 5), atol=1e-3)
+
+
+def test_the_off_chord_part_is_nearly_a_plane_curve_and_the_picture_is_drawn(tmp_path):
+    spectrum = 100 * torch.arange(1, 65, dtype=torch.float64) ** -2
+    den = Gaussian(torch.zeros(64), torch.diag(spectrum)).denoiser(VE())
+    x = torch.randn(2, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 80
+    way = follow(den, x, make_plan(VE(), "dpm-solver++", "karras", 80))
+    assert bool((way.explained(2, off_chord=True) > 0.98).all())
+    assert bool((way.explained(1, off_chord=True) < way.explained(2, off_chord=True)).all())
+    way.plot(tmp_path / "way.png")
+    assert (tmp_path / "way.png").stat().st_size > 10_000
+
+
+def test_bad_arguments():
+    with pytest.raises(ArgumentError, match="one evaluation a step"):
+        follow(WORLD.denoiser(VP()), start(VP()), make_plan(VP(), "heun", "uniform", 4, start=0.9))
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ArgumentError, match="bandwidth"):
+            mean_shift(torch.zeros(2, 5), torch.zeros(1, 5), bad)
+    with pytest.raises(ArgumentError, match="shape"):
+        mean_shift(torch.zeros(2, 4), torch.zeros(1, 5), 1.0)
+    way = follow(WORLD.denoiser(Flow()), start(Flow()), make_plan(Flow(), "ddim", "uniform", 4))
+    assert len(way.z) == 4  # α = 0 at t = 1: no z there
