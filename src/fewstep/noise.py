@@ -1,13 +1,13 @@
 """Noise that belongs to (seed, sample, draw): counter-based, and the same whatever the batch.
 
-Draw d of sample i under seed s is a block of the Philox-4×64 stream with key (s, i) and counter (0, 0, b, kind),
-turned into normal numbers by Box and Muller:
+Draw d of sample i under seed s is a piece of the Philox-4×64 stream with key (s, i), at (d·⌈size/8⌉, 0, 0, kind),
+turned into normal numbers by Box and Muller, two from each 64-bit word:
 
     ξ = √(−2 log u₁)·(cos 2πu₂, sin 2πu₂),      u₁, u₂ uniform on (0, 1) with 23 and 32 bits.
 
 Nothing is remembered between draws, so that any draw of any sample can be made again alone, on any device, in any
-order.  Small samples share a block between several draws (a rule of the sample's size alone), because opening a stream
-costs more than filling a small one.
+order.  Neighbouring draws stand next to one another in the stream, so that small ones are made together: opening a
+stream costs more than filling a small draw.
 
 `KeyedNoise` gives an independent draw a step.  `BrownianNoise` gives the increments of one Brownian path a sample: a
 step from t to t′ then sees W(c(t′)) − W(c(t)) of the same path whatever the grid, so that 8 steps compare with 16.
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from fewstep.errors import ArgumentError
 
-# Numbers in one block: large enough that opening a stream (8 µs) is small beside filling it.
-BLOCK = 8192
+# Numbers that are made together: enough that opening a stream (8 µs) is small beside filling it.
+TOGETHER = 8192
+# A counter of Philox-4×64 gives four words, so eight numbers.
+PER_COUNT = 8
 START, STEP, TREE, GUIDE = range(4)
 
 
@@ -38,26 +40,28 @@ def _normals(raw: Tensor) -> Tensor:
 
 
 def draw(
-    seed: int, samples: Sequence[int], shape: Sequence[int], index: int, kind: int = STEP, *, per_block: int = 1
+    seed: int, samples: Sequence[int], shape: Sequence[int], index: int, kind: int = STEP, *, count: int = 1
 ) -> Tensor:
-    """The block that holds draw number `index` of every sample: float32 (len(samples), per_block, *shape), on the host.
+    """Draws `index` … `index + count − 1` of every sample: float32 (len(samples), count, *shape), on the host.
 
     Args:
         seed: any integer in [0, 2⁶⁴).
         samples: the numbers of the samples, each in [0, 2⁶⁴).
         shape: the shape of one sample.
-        index: the number of the draw, from 0; it is entry `index % per_block` of the block.
+        index: the number of the first draw, from 0.
         kind: which family of draws: START, STEP, TREE or GUIDE; families are independent.
-        per_block: how many draws share a block; another value makes other noise.
+        count: how many draws; the numbers do not depend on how many are made together.
     """
     size = math.prod(shape)
-    words = (per_block * size + 1) // 2
+    room = -(-size // PER_COUNT)
+    words = count * room * PER_COUNT // 2
     raw = np.empty((len(samples), words), np.int64)
-    counter = np.array([0, 0, index // per_block, kind], np.uint64)
+    counter = np.array([index * room, 0, 0, kind], np.uint64)
     for row, sample in enumerate(samples):
         stream = np.random.Philox(key=np.array([seed, sample], np.uint64), counter=counter)
         raw[row] = stream.random_raw(words).view(np.int64)
-    return _normals(torch.from_numpy(raw))[:, : per_block * size].reshape(len(samples), per_block, *shape)
+    numbers = _normals(torch.from_numpy(raw).reshape(len(samples), count, -1))
+    return numbers[..., :size].reshape(len(samples), count, *shape)
 
 
 def check_key(seed: object, samples: Sequence[object]) -> None:
@@ -84,21 +88,20 @@ class KeyedNoise:
         check_key(seed, samples)
         self.seed, self.samples, self.shape = seed, list(samples), tuple(shape)
         self.dtype, self.device = dtype, device
-        self._per_block = max(1, BLOCK // max(math.prod(shape), 1))
-        self._ahead = 1
+        self._together = max(1, TOGETHER // max(math.prod(shape), 1))
+        self._wanted: int | None = None
         self._held: dict[int, tuple[int, Tensor]] = {}
 
     def _draw(self, index: int, kind: int) -> Tensor:
-        """Draw `index`; the blocks at hand are kept, `_ahead` of them made and moved together."""
-        span = self._per_block * (self._ahead if kind == STEP else 1)
-        first, held = self._held.get(kind, (-1, None))
-        if held is None or first != index // span * span:
-            first = index // span * span
-            blocks = [
-                draw(self.seed, self.samples, self.shape, i, kind, per_block=self._per_block).to(self.dtype)
-                for i in range(first, first + span, self._per_block)
-            ]
-            held = (blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)).to(self.device)
+        """Draw `index`; steps are made and moved several at a time, guides' draws each alone."""
+        first, held = self._held.get(kind, (0, None))
+        if held is None or not first <= index < first + held.shape[1]:
+            count = 1
+            if kind == STEP:
+                left = self._together if self._wanted is None else max(1, self._wanted - index)
+                count = min(self._together, left)
+            made = draw(self.seed, self.samples, self.shape, index, kind, count=count)
+            first, held = index, made.to(self.dtype).to(self.device)
             self._held[kind] = (first, held)
         return held[:, index - first]
 
@@ -111,14 +114,16 @@ class KeyedNoise:
         return self._draw(index, STEP)
 
     def prepare(self, count: int) -> None:
-        """Make the first `count` step draws now where the device is not the host, so that the loop copies nothing.
+        """Say that a run makes `count` step draws; where the device is not the host, make them now.
 
-        At most 1 GiB is held; a run that needs more copies again each time that much is used up.
+        So the loop copies nothing.  At most 1 GiB is held; a run that needs more copies again each time that much is
+        used up.
         """
+        self._wanted = count
         if torch.device(self.device).type == "cpu" or count == 0:
             return
         size = len(self.samples) * math.prod(self.shape) * torch.finfo(self.dtype).bits // 8
-        self._ahead = max(1, min(-(-count // self._per_block), 2**30 // max(size * self._per_block, 1)))
+        self._together = max(1, min(count, 2**30 // max(size, 1)))
         self._draw(0, STEP)
 
     def guide(self, index: int) -> Tensor:
