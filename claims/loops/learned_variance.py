@@ -10,7 +10,7 @@ from claims import Measured, claim
 from claims.worlds import twenty_modes
 from fewstep import VP, Cosine
 from fewstep.denoisers.learned_variance import TwoHeaded, step_posterior, wrap_with_variance
-from fewstep.training.variational import Chain
+from fewstep.training.variational import Chain, ImportanceTimes
 from fewstep.worlds import Gaussian
 from fewstep.worlds.optimal_variance import OptimalVariance
 
@@ -76,3 +76,34 @@ def best_variances_give_a_better_bound() -> Measured:
     )
     holds = all(bits["best", s] < min(bits["β̃", s], bits["β", s]) for s in (10, 40))
     return Measured(f"bits a number of the bound, 20 modes in 64 dimensions: {told}", holds)
+
+
+@claim(
+    paper=PAPER,
+    method="improved-ddpm",
+    says="The bound's loss is very noisy because its steps differ by orders of magnitude; drawing steps by importance "
+    "takes most of the noise away.",
+    figure="CIFAR-10 and ImageNet 64: gradient noise of the resampled objective well below the uniform's (figure 6)",
+)
+def importance_sampling_takes_the_noise_away() -> Measured:
+    chain = Chain(OptimalVariance(twenty_modes(), VP()), torch.linspace(1, 0, 201, dtype=torch.float64))
+    generator, times = torch.Generator().manual_seed(0), ImportanceTimes(200)
+
+    def losses(index: Tensor, seed: int) -> Tensor:
+        x0 = twenty_modes().sample(len(index), seed=seed)
+        return chain.nats(x0, index, torch.randn(x0.shape, dtype=torch.float64, generator=generator))
+
+    uniform = torch.randint(0, 200, (4000,), generator=generator)
+    plain = losses(uniform, 1) * 200
+    for k in range(10):
+        every = torch.arange(200)
+        times.record(every, losses(every, 2 + k))
+    index, weight = times.draw(4000, generator)
+    weighed = losses(index, 20) * weight * 200
+    noise = [float(v.var().sqrt()) for v in (plain, weighed)]
+    mean = [float(v.mean()) for v in (plain, weighed)]
+    figure = (
+        f"20 modes, 200 steps, 4,000 draws of one step's loss: deviation {noise[0]:.2f} uniform, {noise[1]:.2f} by "
+        f"importance, of means {mean[0]:.2f} and {mean[1]:.2f} nats"
+    )
+    return Measured(figure, noise[1] < 0.5 * noise[0] and abs(mean[0] - mean[1]) < 4 * noise[0] / 4000**0.5)

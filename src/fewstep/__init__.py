@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep.catalog import Method, methods
     from fewstep.comparison import compare
-    from fewstep.denoisers import Denoiser, wrap
+    from fewstep.denoisers import Denoiser, wrap, wrap_bridge
+    from fewstep.encoding import encode, slerp
     from fewstep.guidance import CFG, Guide
     from fewstep.loading import load
     from fewstep.paths import VE, VP, BridgePath, Cosine, Flow
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "catalog": ["Method", "methods"],
     "comparison": ["compare"],
-    "denoisers": ["Denoiser", "wrap"],
+    "denoisers": ["Denoiser", "wrap", "wrap_bridge"],
+    "encoding": ["encode", "slerp"],
     "guidance": ["CFG", "Guide"],
     "loading": ["load"],
     "paths": ["VE", "VP", "BridgePath", "Cosine", "Flow"],
@@ -35,11 +37,14 @@ _NAMES = {
     "tuning": ["tune"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
-_FOLDERS = ("analysis", "diffusers", "grids", "guidance", "loops", "metrics", "restoration", "solvers", "worlds")
+_FOLDERS = (
+    "analysis", "diffusers", "grids", "guidance", "loops", "metrics", "restoration", "search", "solvers", "worlds",
+)  # fmt: skip
 
 __all__ = [
     "CFG", "VE", "VP", "BridgePath", "Cosine", "Denoiser", "Event", "Flow", "Guide", "Measurement", "Method", "Output",
-    "Plan", "compare", "load", "make_plan", "methods", "restore", "sample", "stream", "tune", "wrap",
+    "Plan", "compare", "encode", "load", "make_plan", "methods", "restore", "sample", "slerp", "stream", "tune", "wrap",
+    "wrap_bridge",
 ]  # fmt: skip
 
 

@@ -1,17 +1,24 @@
-"""From a solver's and a grid's name to a plan."""
+"""From a solver's and a grid's name to a plan, or to the loop that runs without one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.catalog import methods
 from fewstep.errors import ArgumentError
 from fewstep.grids import Grid, grid_named
 from fewstep.paths import Path
 from fewstep.plan import Plan
+from fewstep.results import Output
 from fewstep.solvers import Solver, solver_named
 from fewstep.solvers.tuned import auto_plan
+
+# What a loop is called with as `sample` is.
+LOOP_OPTIONS = {"start", "cond", "guides", "seed", "first", "dtype", "device"}
 
 
 def make_plan(
@@ -90,3 +97,40 @@ def _most_steps(make: Callable[[int], Plan], evaluations: int) -> Plan:
         if plan.evaluations <= evaluations:
             return plan
     raise ArgumentError(f"evaluations={evaluations} is fewer than one step costs, {plan.evaluations}")
+
+
+def loop_asked(options: dict[str, Any]) -> Callable[..., Output] | None:
+    """The loop that `solver` is or names, made with `grid` and `steps`; all three are taken out of the options.
+
+    Args:
+        options: of `sample`; what is left in them is what the loop is called with.
+
+    Returns:
+        None, and the options untouched, where `solver` is no loop of the catalogue.
+
+    Raises:
+        ArgumentError: an option that this loop does not take.
+    """
+    asked = options.get("solver")
+    kind = (type(asked).__module__, type(asked).__name__)
+    row = next(
+        (m for m in methods() if m.family == "loops" and (asked == m.name or kind == (m.module, m.symbol))), None
+    )
+    if row is None:
+        return None
+    # Loops lie above this module; a name of the catalogue says where.
+    made = getattr(import_module(row.module), row.symbol)
+    own = {f.name for f in fields(made)}
+    settable = own & {"grid", "steps"} if isinstance(asked, str) else set()
+    taken = {key for key, value in options.items() if value is not None} - {"solver"}
+    if not taken <= settable | LOOP_OPTIONS:
+        raise ArgumentError(
+            f"{row.name!r} is a loop and takes no {', '.join(sorted(taken - settable - LOOP_OPTIONS))} here; its own "
+            f"parameters are {', '.join(sorted(own))}: fewstep.loops.loop_named({row.name!r}, …)(denoiser, …)"
+        )
+    given = {key: options[key] for key in settable & taken}
+    for key in set(options) - LOOP_OPTIONS:
+        del options[key]
+    chosen: Any = made(**{**dict(row.arguments), **given}) if isinstance(asked, str) else asked
+    loop: Callable[..., Output] = chosen
+    return loop

@@ -18,7 +18,7 @@ from fewstep.grids import Grid
 from fewstep.guidance import Guide
 from fewstep.noise import BrownianNoise, KeyedNoise, check_key
 from fewstep.plan import Plan
-from fewstep.planning import make_plan
+from fewstep.planning import loop_asked, make_plan
 from fewstep.program import Program, Run
 from fewstep.results import Event, Output, Stats
 from fewstep.solvers import Solver
@@ -202,6 +202,7 @@ def sample(
     progress: bool = False,
     callback: Callable[[Event], None] | None = None,
     search: Callable[..., Output] | None = None,
+    reject: Callable[..., Output] | None = None,
     cuda_graph: bool = False,
     **options: Any,
 ) -> Output:
@@ -214,7 +215,9 @@ def sample(
         progress: show a bar on standard error.
         callback: called with the event of every step; it may call `event.stop()`.
         search: a search of `fewstep.search` towards a reward; each sample is then what one search found.
-        solver: a name of the catalogue or a solver; "dpm-solver++" unless given.
+        reject: a filter such as `fewstep.search.Reject()`, which draws more samples and drops the doubtful ones.
+        solver: a name of the catalogue or a solver; "dpm-solver++" unless given.  A loop by its name (family loops)
+            takes n, start, cond, guides, seed, first, dtype and device, and grid and steps where it has them.
         grid: a name, a grid or the times; "logsnr" unless given.
         steps: the number of grid intervals; 8 unless given.
         evaluations: network evaluations a sample instead, guidance counted; the most steps that fit are taken.
@@ -240,10 +243,16 @@ def sample(
     """
     if keep not in KEEPS:
         raise unknown("keep", keep, KEEPS)
-    if search is not None:
-        if not callable(search) or keep != "final" or progress or callback is not None:
-            raise ArgumentError(f"search must be a search, without keep, progress and callback; got {search!r}")
-        return search(denoiser, n, **options)
+    for what, other in (("search", search), ("reject", reject)):
+        if other is not None:
+            if not callable(other) or keep != "final" or progress or callback is not None:
+                raise ArgumentError(f"{what} must be a {what}, without keep, progress and callback; got {other!r}")
+            return other(denoiser, n, **options)
+    loop = loop_asked(options)
+    if loop is not None:
+        if keep != "final" or progress or callback is not None or cuda_graph:
+            raise ArgumentError("a loop shows no steps: leave keep, progress, callback and cuda_graph out")
+        return loop(denoiser, n, **options)
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
     states, answers, x, evaluations = [session.start], [], session.start, 0

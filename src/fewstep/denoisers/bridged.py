@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fewstep.denoisers.base import Denoiser
-from fewstep.denoisers.wrapped import Time, Wrapped, wrap
+from fewstep.denoisers.wrapped import Time, Wrapped, wrapped_on
 from fewstep.errors import ArgumentError, unknown
 from fewstep.noise import KeyedNoise
 from fewstep.paths import Bridge
@@ -120,7 +120,7 @@ def wrap_bridge(
     t = torch.linspace(0, 1, 9, dtype=torch.float64)
     if predicts == "velocity" and not torch.allclose(path.alpha(t) + path.shift(t), torch.ones_like(t), atol=1e-9):
         raise ArgumentError(f"'velocity' needs a path with a + b = 1, got {path!r}")
-    wrapped = [wrap(one, path, "x0", shape=shape, time=time, limits=limits) for one in nets]
+    wrapped = [wrapped_on(one, path, "x0", shape, time, None, limits) for one in nets]
     return Bridged(wrapped, path, predicts, shape=tuple(shape), null=null, limits=limits)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fewstep.denoisers.base import Denoiser
 from fewstep.errors import ArgumentError, unknown
-from fewstep.paths import PREDICTIONS, Path
+from fewstep.paths import PREDICTIONS, Bridge, Path
 
 Time = str | Callable[[Tensor], Tensor]
 
@@ -64,8 +64,26 @@ def wrap(
         limits: the range of the data.
 
     Raises:
-        ArgumentError: an argument of the wrong kind.
+        ArgumentError: an argument of the wrong kind, or a bridge, whose networks `wrap_bridge` takes.
     """
+    if isinstance(path, Bridge):
+        raise ArgumentError(
+            f"{type(path).__name__} is a bridge, whose network also sees the degraded picture y: "
+            "use fewstep.wrap_bridge(net, path, …)"
+        )
+    return wrapped_on(net, path, predicts, shape, time, null, limits)
+
+
+def wrapped_on(
+    net: Callable[..., Tensor],
+    path: Path,
+    predicts: str,
+    shape: tuple[int, ...],
+    time: Time,
+    null: Mapping[str, Any] | None,
+    limits: tuple[float, float],
+) -> Wrapped:
+    """`wrap` on any path, bridges included; the arguments are those of `wrap`."""
     if not callable(net):
         raise ArgumentError(f"net must be callable as net(x, time, **cond), got {type(net).__name__}")
     if not isinstance(path, Path):

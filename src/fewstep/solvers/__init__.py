@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fewstep.catalog import methods
+from fewstep.catalog import Method, methods
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -24,24 +24,41 @@ class Solver(Protocol):
 
 
 def solver_named(name: str, **parameters: Any) -> Solver:
-    """The solver of that name in the catalogue.
+    """The solver of that name in the catalogue: a row of family solvers, or one of family bridges that is a solver.
 
     Args:
         name: as in `fewstep catalog`.
         parameters: parameters of the engine that differ from the catalogue's row.
 
     Raises:
-        ArgumentError: the name or a parameter is unknown; the nearest names are offered.
+        ArgumentError: the name or a parameter is unknown, and the nearest names are offered; or the row is a path or a
+            loop, and what to call is named.
     """
-    rows = {m.name: m for m in methods() if m.family == "solvers"}
+    rows = {m.name: m for m in methods() if m.module.startswith("fewstep.solvers.")}
     if name not in rows:
-        raise unknown("solver", name, rows)
+        raise _no_solver(name, rows)
     row = rows[name]
     try:
         solver: Solver = getattr(import_module(row.module), row.symbol)(**{**dict(row.arguments), **parameters})
     except TypeError as error:
         raise ArgumentError(f"solver {name!r}: {error}") from error
     return solver
+
+
+def _no_solver(name: str, rows: dict[str, Method]) -> ArgumentError:
+    row = next((m for m in methods() if m.name == name and m.family in ("loops", "bridges")), None)
+    if row is None:
+        return unknown("solver", name, rows)
+    if row.family == "loops":
+        return ArgumentError(
+            f"{name!r} is a loop and has no plan beforehand: fewstep.sample(denoiser, solver={name!r}) runs it, "
+            f"fewstep.loops.loop_named({name!r}) makes it"
+        )
+    made = ", ".join(f"{key}={value!r}" for key, value in row.arguments)
+    return ArgumentError(
+        f"{name!r} is a path and takes any solver: den = fewstep.wrap_bridge(net, fewstep.paths.{row.symbol}({made}), "
+        "…), then fewstep.sample(den, start=den.start(y), cond={'y': y}, solver=…)"
+    )
 
 
 __all__ = ["Solver", "solver_named"]

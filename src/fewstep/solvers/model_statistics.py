@@ -23,7 +23,6 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Plan
-from fewstep.plan.table import Table
 from fewstep.solvers.empirical_statistics import GaussianStatistics, ModelStatistics
 from fewstep.solvers.exponential_adams import node_weights
 from fewstep.solvers.multistep_rows import Past, Rows
@@ -157,7 +156,6 @@ class StatisticsMultistep:
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         own["statistics"] = self.statistics if isinstance(self.statistics, str) else "given"
         deviates = "dpm-solver-v3 holds f, not x̂₀ or ε̂, over a step: where these are constant it lands beside its path"
-        empty = times.new_zeros(0, *times.shape[1:])
         # Coefficients that differ by element need times with as many axes; the network is told the times as given.
         missing = max(0, len(known.place) - (times.ndim - 1))
         wide = times.reshape(len(times), *[1] * missing, *times.shape[1:])
@@ -166,8 +164,7 @@ class StatisticsMultistep:
         def build(window: int | None, restarts: tuple[Plan, ...]) -> Plan:
             past = Past.of(wide, max(self.depth, 1), window)
             builder = self._rows(path, wide, past, known).builder(times, past, window is not None)
-            asks, _, *full = builder.finish()
-            m, b, n = (table if len(table) else Table(table.index, empty) for table in full)
+            asks, _, m, b, n = builder.finish()
             told, made = times[:-1][asks[:, 0]], {**own, **(source or {})}
             return Plan(path, builder.registers, times, asks, told, m, b, n, self.order, made, deviates, restarts)
 

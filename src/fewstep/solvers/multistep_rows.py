@@ -101,6 +101,8 @@ class Rows:
         correct: (corrector, steps, *place), c₀, c₁ …, at least two; no rows of it for a method without a corrector.
         corrects: bool (steps, *place), where there is a step to correct.
         ones: the constants of the base, of the prediction and of the correction; a plan with them has a register "one".
+        stored: (…, steps, *place), the weights of the fresh f₀, f₁ … in what base, prediction and memory take for f₀;
+            f₀ itself unless given.  The k-th is not looked at before row k.
     """
 
     on_x: Tensor
@@ -112,6 +114,7 @@ class Rows:
     correct: Tensor
     corrects: Tensor
     ones: tuple[Tensor, Tensor, Tensor] | None = None
+    stored: Tensor | None = None
 
     @property
     def kept(self) -> list[str]:
@@ -167,9 +170,12 @@ class Rows:
     def _add_f(self, builder: Builder, to: str, k: int, value: Tensor) -> None:
         if k:
             builder.add(to, f"f{k}", value)
-        else:
-            builder.add(to, "x", value * self.on_x)
-            builder.add(to, 0, value * self.on_answer)
+            return
+        fresh, *older = [value] if self.stored is None else value * self.stored
+        builder.add(to, "x", fresh * self.on_x)
+        builder.add(to, 0, fresh * self.on_answer)
+        for back, share in enumerate(older, 1):
+            builder.add(to, f"f{back}", share[back:], range(back, builder.steps))
 
     def corrected(self) -> list[tuple[str | int, Tensor]]:
         """The corrected state: (register or answer, factor), each factor (steps, *place)."""
