@@ -1,6 +1,8 @@
 """What every guide of the catalogue keeps: neutral is the identity, rows are rows, evaluations are the network's."""
 
 from importlib import import_module
+from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,17 +19,23 @@ from fewstep.guidance import (
     Autoguidance,
     ClassifierGuidance,
     Composition,
+    ContrastiveEnergy,
+    DensityControl,
     DensityGuidance,
+    DensityNoise,
     EpsilonScaling,
+    ExpertGuidance,
     Factorized,
     FixedComponent,
     FlowChef,
     HiGS,
+    LatentTree,
     MinorityGuidance,
     SelfGuidedMinority,
     Steered,
     SteeredLinear,
     Thresholding,
+    TractableSteering,
     UpsampleGuidance,
 )  # fmt: skip
 from fewstep.guidance.factorized import frequency_bands
@@ -63,6 +71,10 @@ def quadratic(x, t=None):
     return -(x - 0.3).square().flatten(1).sum(1)
 
 
+def total(x):
+    return x.flatten(1).sum(1)
+
+
 def logits(x, t):
     return torch.stack([x.flatten(1).sum(1), -x.flatten(1).square().sum(1)], 1)
 
@@ -79,6 +91,16 @@ IDENTITY = [lambda x: x]
 BANDS = frequency_bands(1.0)
 CHAIN = Composition(((0.5, {"label": 2}),), log_probs=(quadratic, quadratic))
 
+
+def tree():
+    """A chain of 64 pixels at 3 levels."""
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((2,), (64, 2, 2), (64, 2, 3))]
+    return LatentTree(tuple(range(-1, 63)), *(table.log_softmax(-1) for table in tables))
+
+
+TREE = tree()
+
 # name: (the guide at its neutral value, the guide at work)
 GUIDES = {
     "annealed-mcmc": (AnnealedMCMC(rounds=0), AnnealedMCMC(CHAIN, "hmc", rounds=2)),
@@ -87,6 +109,9 @@ GUIDES = {
     "cfg": (CFG(1.0), CFG(3.0, rescale=0.7)),
     "classifier-guidance": (ClassifierGuidance(quadratic, 0.0), ClassifierGuidance(quadratic, 0.5)),
     "composition": (Composition(), Composition(((0.6, {"label": 1}), (-0.3, toy(1)[0])))),
+    "contrastive-energy": (ContrastiveEnergy(quadratic, 0.0), ContrastiveEnergy(quadratic, 0.5)),
+    "density-control": (DensityControl(), DensityControl(-60.0, 1.5)),
+    "density-noise": (DensityNoise(0.0), DensityNoise(0.3, (-9, 9))),
     "density-guidance": (DensityGuidance(0.5), DensityGuidance(0.2)),
     "epsilon-scaling": (EpsilonScaling(1.0), EpsilonScaling(1.02)),
     "factorized": (Factorized(IDENTITY), Factorized(BANDS, [{"label": 2}])),
@@ -95,12 +120,15 @@ GUIDES = {
     "higs": (HiGS(0.0), HiGS(1.5)),
     "minority": (MinorityGuidance(logits, scale=0.0), MinorityGuidance(logits, scale=0.5)),
     "pag": (PAG(0.0), PAG(2.0)),
+    "ppap": (ExpertGuidance([quadratic], lambda p: p, 0.0), ExpertGuidance([quadratic, total], lambda p: p, 0.5)),
     "sag": (SAG(0.0), SAG(0.8)),
     "self-guided-minority": (SelfGuidedMinority(0.0), SelfGuidedMinority(0.5, every=2)),
     "steered": (Steered([(1.0, quadratic)], 0.0), Steered([(0.1, lambda x: -quadratic(x)), (-0.05, quadratic)], 0.5)),
     "steered-linear": (SteeredLinear(pool, spread, torch.ones(1, 1, 4, 4), 0.0),
                        SteeredLinear(pool, spread, torch.ones(1, 1, 4, 4))),
     "thresholding": (Thresholding(1.0), Thresholding(0.0)),
+    "tiramisu": (TractableSteering(TREE, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), 1.0),
+                 TractableSteering(TREE, torch.ones(1, 1, 1), torch.arange(8.0) < 4)),
     "upsample-guidance": (UpsampleGuidance(scale=0.0), UpsampleGuidance(2)),
 }  # fmt: skip
 # Those whose class says nothing when it is asked for a neutral value: the answers of this network stay in range.
@@ -139,7 +167,7 @@ def test_neutral_is_the_identity(name, solver):
 def test_a_guide_at_work_changes_the_sample_and_counts_its_evaluations(name):
     den, net = toy()
     plain = run(den, [])
-    weaker = [e for _, e in getattr(GUIDES[name][1], "experts", ()) if hasattr(e, "net")]
+    weaker = [e for _, e in GUIDES[name][1].experts if hasattr(e, "net")] if name == "composition" else []
     weaker += [GUIDES[name][1].weak] if name == "autoguidance" else []
     counted = [net, *(w.net for w in weaker)]
     before = sum(n.rows for n in counted)
@@ -199,13 +227,54 @@ def test_a_run_can_be_differentiated(name):
     assert slope.abs().max() > 0
 
 
-def test_pairs_run_together():
+# So that each one acts in two steps: HiGS at all times, thresholding at a range that the answers leave, a measurement
+# that is not what upsample guidance sets.
+PAIRED = {
+    **{name: guide for name, (_, guide) in GUIDES.items()},
+    "annealed-mcmc": AnnealedMCMC(rounds=1, size=0.05), "cads": CADS("emb", scale=0.3, begin=0.2),
+    "cfg": CFG(3.0), "higs": HiGS(1.5, window=(0.0, 1.0)), "thresholding": Thresholding(0.5),
+    "steered-linear": SteeredLinear(lambda x: x[..., 5:], lambda y: torch.nn.functional.pad(y, (5, 0)), torch.ones(1)),
+}  # fmt: skip
+
+
+def told_by_the_manual():
+    """guide: those beside which its place in the list matters, by the table of docs/guides.md."""
+    page = (Path(__file__).parents[2] / "docs" / "guides.md").read_text("utf8").split("\n## Together")[1]
+    rows = [line.split("|")[1:-1] for line in page.split("Which do not run")[0].splitlines() if line.startswith("| `")]
+    found = {}
+    for names, level, others in rows:
+        beside = {name.strip(" `") for name in others.split(",") if name.strip()}
+        for name in names.split(","):
+            found[name.strip(" `")] = (level.strip(), beside - {name.strip(" `")})
+    return found
+
+
+def test_every_pair_runs_and_neither_is_lost_and_the_manual_says_where_order_matters():
     den, _ = toy()
-    names = sorted(set(GUIDES) - {"annealed-mcmc"})
-    for i, one in enumerate(names):
-        for other in names[i + 1 :: 3]:
-            out = sample(
-                den, 1, steps=2, guides=[GUIDES[one][1], GUIDES[other][1]], dtype=torch.float64,
-                cond={k: v[:1] for k, v in COND.items()},
-            )  # fmt: skip
-            assert out.x.isfinite().all()
+    den.limits = (-0.1, 0.1)
+    start = torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    plan = make_plan(VP(), "ddim", torch.tensor([0.7, 0.5, 0.3], dtype=torch.float64))
+    cond = {k: v[:1] for k, v in COND.items()}
+
+    def pair(*names):
+        return sample(den, start=start, plan=plan, guides=[PAIRED[n] for n in names], cond=cond).x
+
+    alone, matters = {name: pair(name) for name in PAIRED}, {name: set() for name in PAIRED}
+    for one, other in combinations(sorted(PAIRED), 2):
+        x = pair(one, other)
+        assert x.isfinite().all(), (one, other)
+        assert min((x - alone[n]).abs().max() for n in (one, other)) > 1e-7, (one, other)
+        # Levels come in their own order, whatever the list's.
+        if PAIRED[one].level == PAIRED[other].level and not torch.allclose(x, pair(other, one), rtol=1e-9, atol=1e-9):
+            matters[one].add(other)
+            matters[other].add(one)
+    manual = told_by_the_manual()
+    assert set(PAIRED) <= set(manual), "docs/guides.md needs a place for each guide in its two tables"
+    assert {name: manual[name][0] for name in PAIRED} == {name: guide.level for name, guide in PAIRED.items()}
+    assert {name: manual[name][1] & set(PAIRED) for name in PAIRED} == matters
+
+
+def test_levels_come_in_their_own_order():
+    den, _ = toy()
+    mixed = [GUIDES[n][1] for n in ("flowchef", "higs", "cfg", "cads")]
+    assert torch.equal(run(den, mixed).x, run(den, mixed[::-1]).x)

@@ -274,6 +274,18 @@ def test_a_hybrid_has_each_component_of_its_own_class(components):
     assert got.stats.evaluations == 8 * count
 
 
+def test_beside_cfg_each_component_has_its_own():
+    means = randn(3, 1, 8, 8)
+    den = GaussianMixture([1.0] * 3, means, torch.full((3, 1), 0.2), component_labels=range(3)).denoiser(VP())
+    low, high = frequency_bands(1.0)
+    x, one = randn(2, 1, 8, 8), make_plan(VP(), "ddim", torch.tensor([0.5, 0.0]))
+    guides = [CFG(4.0, null={"label": 2}), Factorized([low, high], [{"label": 1}], scale=4.0)]
+    out = sample(den, start=x, plan=one, guides=guides, cond={"label": 0})
+    first, second, none = (den(x, 0.5, label=k) for k in range(3))
+    assert torch.allclose(out.x, none + 4 * low(first - none) + 4 * high(second - none), atol=1e-9)
+    assert out.stats.evaluations == 3
+
+
 def test_a_fixed_component_is_that_of_the_picture_at_the_end():
     mask = torch.zeros(1, 4, 4, dtype=torch.float64)
     mask[:, :2] = 1
@@ -359,8 +371,13 @@ def test_self_guided_minority_goes_uphill_with_the_second_answer_held():
     again = den(float(VP().alpha(0.7)) * x0 + float(VP().sigma(0.7)) * z, 0.7)
     push = (x0 - again) / (x0 - again).abs().amax(1, keepdim=True)
     t = torch.tensor(0.5, dtype=torch.float64)
-    assert torch.allclose(got.x, x0 + 0.4 * VP().sigma(t) ** 2 / VP().alpha(t) * push, atol=1e-9)
+    assert torch.allclose(got.x, x0 + 0.4 * VP().sigma(t) ** 2 * push, atol=1e-9)
     assert got.stats.evaluations == 2
+    # A step of ddpm that ends within moves its mean by w·β·ĝ, β = 1 − α²/α′².
+    within = make_plan(VP(), "ddpm", torch.tensor([0.5, 0.3]))
+    plain, moved = (sample(den, start=x, plan=within, guides=g, seed=3).x for g in ([], [guide]))
+    beta = 1 - (VP().alpha(t) / VP().alpha(torch.tensor(0.3, dtype=torch.float64))) ** 2
+    assert torch.allclose(moved - plain, 0.4 * beta * push, atol=1e-9)
     later = sample(den, 1, steps=6, guides=[SelfGuidedMinority(0.4, every=3)])
     assert later.stats.evaluations == 8
     assert sample(den, 1, steps=6, guides=[SelfGuidedMinority(0.4, every=1, t_mid=1.0)]).stats.evaluations == 6
@@ -420,12 +437,41 @@ def test_cads_anneals_the_condition():
         (Factorized([lambda x: x, lambda x: x], [{"label": 1}]), {"label": 0}, "sum to the identity"),
         (Autoguidance(Gaussian(torch.zeros(4), 1.0).denoiser(VP())), {}, "weak denoiser"),
         (UpsampleGuidance(2), {}, "multiples of factor"),
+        (CFG(2.0), {}, "needs a null for one of the conditions"),
+        (CFG(2.0, null={"text": 1}), {"label": 0}, "needs a null for one of the conditions"),
+        (Steered([(1.0, lambda x0: x0.detach().sum(1))]), {}, "not differentiable"),
+        (Steered([(1.0, lambda x0: (x0 > 0).double().sum(1))]), {}, "not differentiable"),
+        (FlowChef(lambda x0: torch.ones(2, requires_grad=True)), {}, "does not depend on its input"),
+        (FlowChef(lambda x0: x0.sum()), {}, "one number a sample"),
+        (FlowChef(lambda x0: 1.0), {}, "one number a sample"),
+        (SelfGuidedMinority(distance=lambda a, b: a.sum()), {}, "distance must give one number a sample"),
+        (SelfGuidedMinority(distance=lambda a, b: b.sum(1)), {}, "not differentiable"),
+        (AnnealedMCMC(Composition(log_probs=[lambda x, t: x.sum()]), "mala"), {}, "log_probs must give one number"),
+        (
+            Composition(((1.0, {"label": 1}),), 1.0, "mixture", [lambda x, t: x.sum()] * 2),
+            {"label": 0},
+            "log_probs must give one number",
+        ),
     ],
     ids=lambda v: type(v).__name__ if hasattr(v, "level") else "",
 )
 def test_bad_input_at_the_run(guide, cond, match):
     with pytest.raises(ArgumentError, match=match):
         sample(mixture(component_labels=[0, 1, 2]).denoiser(VP()), 2, steps=2, guides=[guide], cond=cond)
+
+
+def test_cfg_of_a_model_without_a_null_condition():
+    bare = wrap(lambda x, t, label: x, VP(), "x0", shape=(3,))
+    with pytest.raises(ArgumentError, match=r"CFG needs a null for one of the conditions \['label'\]"):
+        sample(bare, 2, steps=2, guides=[CFG(2.0)], cond={"label": 1})
+    given = sample(bare, 2, steps=2, guides=[CFG(2.0, null={"label": 0})], cond={"label": 1})
+    assert given.stats.evaluations == 4
+
+
+def test_the_minority_score_takes_a_distance_of_one_number_a_sample():
+    den = Gaussian(torch.zeros(3), 0.5).denoiser(VP())
+    with pytest.raises(ArgumentError, match="distance must give one number a sample"):
+        minority_score(den, randn(4, 3), distance=lambda a, b: (a - b).square().mean())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, unknown
 from fewstep.guidance.base import Ask, Branch, Guide, coefficient
 from fewstep.guidance.factorized import expanded
+from fewstep.guidance.gradient import one_a_sample
 
 LogProb = Callable[[Tensor, Tensor], Tensor]
 KINDS = ("product", "mixture")
@@ -93,7 +94,7 @@ class Composition(Guide):
         weights = self._weights()
         if self.kind == "mixture":
             shares = torch.tensor(weights, dtype=torch.float64, device=x.device)[:, None]
-            logs = torch.stack([p(x, t) for p in self.log_probs]) + shares.log()
+            logs = self._logs(x, t) + shares.log()
             share = logs.softmax(0).to(x.dtype).reshape(len(logs), -1, *[1] * (x.ndim - 1))
             return (share * torch.stack(answers)).sum(0)
         alpha = ask.path.alpha(t)
@@ -102,6 +103,9 @@ class Composition(Guide):
         for weight, answer in zip(weights, answers, strict=True):
             out = out + weight * answer
         return out
+
+    def _logs(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.stack([one_a_sample(p(x, t), len(x), "log_probs") for p in self.log_probs])
 
     def believed(self, ask: Ask, x: Tensor, t: Tensor) -> Tensor:
         """The composed x̂₀ at another state or time; each expert is asked and counted."""
@@ -117,6 +121,6 @@ class Composition(Guide):
         """The composed log-density at (x, t) up to a constant, (batch,)."""
         if not self.log_probs:
             raise ArgumentError("a Metropolis correction needs the log_probs of the composition")
-        values = torch.stack([p(x, t) for p in self.log_probs])
+        values = self._logs(x, t)
         weights = torch.tensor(self._weights(), dtype=values.dtype, device=values.device)[:, None]
         return (values + weights.log()).logsumexp(0) if self.kind == "mixture" else (weights * values).sum(0)

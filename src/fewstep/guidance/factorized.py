@@ -3,7 +3,8 @@
     x̂₀′ = Σᵢ fᵢ(x̂₀(x; cᵢ)),      Σᵢ fᵢ = identity
 
 All answers are one batch.  With fᵢ = aᵢ·identity it is composition, negation or CFG; with low- and high-pass filters a
-hybrid picture that changes with the viewing distance; with grey and the rest, one that changes in dim light.
+hybrid picture that changes with the viewing distance; with grey and the rest, one that changes in dim light.  Beside
+CFG of scale w each component has its own, x̂₀(∅) + w·Σᵢ fᵢ(x̂₀(cᵢ) − x̂₀(∅)), where the guide's scale is w too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ class Factorized(Guide):
     Args:
         components: f₁ … f_N, linear maps of pictures (batch, *shape) to their shape that sum to the identity.
         conds: the conditions of the components after the first; the run's own conditions are the first's.
+        scale: a factor on what the further conditions differ by; 1 alone, and CFG's scale beside CFG.
 
     With one component the guide is the identity.
 
@@ -41,6 +43,7 @@ class Factorized(Guide):
     level: ClassVar[str] = "network"
     components: Sequence[Component]
     conds: Sequence[Mapping[str, Any]] = ()
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.components) != len(self.conds) + 1:
@@ -62,7 +65,7 @@ class Factorized(Guide):
     def mix(self, ask: Ask, x0: Tensor, main: Tensor, others: list[Tensor], state: Any) -> tuple[Tensor, Any]:
         # What other guides have added to the plain answer stays: only the difference between answers is filtered.
         for component, other in zip(self.components[1:], others, strict=True):
-            x0 = x0 + component(other - main)
+            x0 = x0 + self.scale * component(other - main)
         return x0, state
 
 

@@ -39,15 +39,25 @@ def gradient_of(values: Tensor, x: Tensor, who: str, create_graph: bool = False)
     Raises:
         ArgumentError: the numbers have another shape, or do not depend on x differentiably.
     """
-    if not isinstance(values, Tensor) or values.shape != (len(x),):
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ArgumentError(f"{who} must give one number a sample, shape ({len(x)},), got {got}")
+    one_a_sample(values, len(x), who)
     if not values.requires_grad:
         raise ArgumentError(f"{who} is not differentiable with respect to its input: its result has no gradient")
     (found,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, retain_graph=True, allow_unused=True)
     if found is None:
         raise ArgumentError(f"{who} does not depend on its input, so it has no gradient")
     return found
+
+
+def one_a_sample(values: Tensor, rows: int, who: str) -> Tensor:
+    """The values, if they are one number a sample, (rows,); a number for all would broadcast into a wrong answer.
+
+    Raises:
+        ArgumentError: they have another shape.
+    """
+    if not isinstance(values, Tensor) or values.shape != (rows,):
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ArgumentError(f"{who} must give one number a sample, shape ({rows},), got {got}")
+    return values
 
 
 def informed_time(ask: Ask) -> Tensor:

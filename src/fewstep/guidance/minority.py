@@ -18,6 +18,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide
 from fewstep.guidance.classifier_guidance import ClassifierGuidance
+from fewstep.guidance.gradient import one_a_sample
 
 
 @method(
@@ -82,7 +83,7 @@ def minority_score(
         (batch,).
 
     Raises:
-        ArgumentError: t outside (0, 1) or no draws.
+        ArgumentError: t outside (0, 1), no draws, or a distance that is not one number a sample.
     """
     if not 0 < t < 1 or draws < 1:
         raise ArgumentError(f"t must be in (0, 1) and draws at least 1, got {t} and {draws}")
@@ -92,7 +93,8 @@ def minority_score(
     with torch.no_grad():
         for _ in range(draws):
             noise = torch.randn(x0.shape[1:], generator=generator, dtype=torch.float64).to(x0.device, x0.dtype)
-            total += distance(x0, denoiser(alpha * x0 + sigma * noise, t, **cond))
+            found = distance(x0, denoiser(alpha * x0 + sigma * noise, t, **cond))
+            total += one_a_sample(found, len(x0), "distance")
     return total / draws
 
 

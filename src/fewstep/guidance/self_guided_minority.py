@@ -1,9 +1,11 @@
 """Self-guided minority sampling: uphill on what the denoiser itself fails to reproduce.
 
     x_p = α_p·x̂₀ + σ_p·z,      x̃₀ = sg x̂₀(sg x_p),      ℓ(x) = d(x̂₀(x), x̃₀),
-    x̂₀′ = x̂₀ + w·(σ²/α)·ĝ,      ĝ = ∇ₓℓ/max|∇ₓℓ| of each sample.
+    x̂₀′ = x̂₀ + w·(σ²/α′)·ĝ,      ĝ = ∇ₓℓ/max|∇ₓℓ| of each sample, α′ at the step's end.
 
-sg stops the gradient, so that it goes through x̂₀(x) alone.  Guided are every k-th step and the times above t_mid.
+sg stops the gradient, so that it goes through x̂₀(x) alone.  Guided are every k-th step and the times above t_mid.  The
+published rule moves the mean of a reverse step by w·β·ĝ, which this is; with α in the place of α′, ĝ being of one size
+at all times, the first long steps would be thrown far off where α is next to 0.
 """
 
 from collections.abc import Callable
@@ -15,8 +17,8 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
-from fewstep.guidance.base import Ask, Guide
-from fewstep.guidance.gradient import along_score, gradient_of
+from fewstep.guidance.base import Ask, Guide, coefficient
+from fewstep.guidance.gradient import gradient_of, one_a_sample
 from fewstep.guidance.minority import squared_distance
 
 
@@ -31,7 +33,7 @@ class SelfGuidedMinority(Guide):
     """Self-guided minority sampling (Um & Ye 2024); a guided step costs one more evaluation a draw, and a gradient.
 
     Args:
-        scale: w, the largest change of the score in a number; 0 leaves the answer as it is.
+        scale: w, at most what a step changes a number of the state by, in units of σ²; 0 leaves the answer as it is.
         t_noise: p, the time of the noise added to x̂₀, in (0, 1).
         every: k, at least 1; steps whose index is a multiple of it are guided.
         t_mid: in [0, 1]; only times above it are guided.
@@ -39,7 +41,7 @@ class SelfGuidedMinority(Guide):
         distance: d(x̂₀, x̃₀) → (batch,), differentiable, such as LPIPS.
 
     Raises:
-        ArgumentError: numbers out of their ranges.
+        ArgumentError: numbers out of their ranges; at the run, a distance that is not one number a sample.
     """
 
     level: ClassVar[str] = "answer"
@@ -70,8 +72,9 @@ class SelfGuidedMinority(Guide):
         for draw in range(self.draws):
             with torch.no_grad():
                 again = ask.again(alpha * x0.detach() + sigma * ask.noise(draw), t, ask.cond)
-            loss = loss + self.distance(x0, again) / self.draws
+            loss = loss + one_a_sample(self.distance(x0, again), len(x0), "distance") / self.draws
         push = gradient_of(loss, ask.x, "distance", create_graph=ask.differentiated)
         largest = push.flatten(1).abs().amax(1).clamp_min(torch.finfo(push.dtype).tiny)
+        factor = self.scale * ask.path.sigma(ask.t).square() / ask.path.alpha(ask.t_next)
         push = push / largest.reshape(-1, *[1] * (push.ndim - 1))
-        return x0 + torch.where(late, along_score(ask, push, self.scale), 0), state
+        return x0 + torch.where(late, coefficient(factor, push) * push, 0), state
