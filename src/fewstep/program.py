@@ -9,13 +9,13 @@ The loop is then one fused combination a register; a register that only takes an
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.batching import as_rows, ask_together
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance import LEVELS, Ask, Branch, Guide
@@ -77,13 +77,6 @@ def _combine(values: list[Tensor], terms: list[Term]) -> Tensor:
         else:
             out = torch.addcmul(out, values[source], number)
     return out
-
-
-def _as_rows(value: Any, like: Any, rows: int) -> Any:
-    """A condition with one entry a row, as `like` has them; what is not numbers for a tensor stays as it is."""
-    if not isinstance(like, Tensor):
-        return value
-    return (value if isinstance(value, Tensor) else torch.full_like(like, value)).expand(rows, *like.shape[1:])
 
 
 class Program:
@@ -205,7 +198,7 @@ class Program:
 
         def again(x: Tensor, t: Tensor, cond: Mapping[str, Any], denoiser: Denoiser | None = None) -> Tensor:
             run.evaluations += 1
-            told = {key: _as_rows(value, run.cond.get(key), len(x)) for key, value in cond.items()}
+            told = {key: as_rows(value, run.cond.get(key), len(x)) for key, value in cond.items()}
             return (denoiser or self.denoiser)(x, t, **told)
 
         return Ask(x, t, row.t_next, index, len(self.rows), self.denoiser, noise, again, run.cond, x0, through)
@@ -221,7 +214,7 @@ class Program:
             raws = [self.denoiser.raw(states[0], row.questions[0].told, **run.cond)]
         else:
             asked = [(x, q.told, [Branch(run.cond)]) for x, q in zip(states, row.questions, strict=True)]
-            raws, _ = self._batch(asked)
+            raws, _ = ask_together(self.denoiser, asked)
         self._count(run, raws)
         run.answer = (states[-1], raws[-1], row.questions[-1])
         if self.folds or self.denoiser.predicts == "x0":
@@ -254,7 +247,7 @@ class Program:
                     guide.branches(asks[-1], cond, memory) if guide.level == "network" else []
                     for guide, memory in zip(self.guides, run.memories, strict=True)
                 ])  # fmt: skip
-            raws, places = self._batch([
+            raws, places = ask_together(self.denoiser, [
                 (ask.x, question.told, [Branch(ask.cond), *(b for some in branches for b in some)])
                 for question, ask, branches in zip(row.questions, asks, wanted, strict=True)
             ])  # fmt: skip
@@ -287,51 +280,6 @@ class Program:
         x0 = x0.detach() if not ask.differentiated and x0.requires_grad else x0
         run.answer = (x, x0, None)
         return x0
-
-    def _batch(self, wanted: list[tuple[Tensor, Tensor, list[Branch]]]) -> tuple[list[Tensor], list[list[int]]]:
-        """The raw answers to all branches of all questions (state, told, branches), asked as one batch.
-
-        Equal branches of a question are asked once; with the answers comes each branch's place among them.
-        """
-        asked: list[tuple[Tensor, Tensor, Branch]] = []
-        entered: list[tuple[Branch, int]] = []
-        places: list[list[int]] = []
-        for x, told, branches in wanted:
-            begin = len(asked)
-            places.append([])
-            for branch in branches:
-                place = next((i for i in range(begin, len(asked)) if asked[i][2].same(branch)), len(asked))
-                if place == len(asked):
-                    asked.append((x, told, branch))
-                places[-1].append(place)
-                entered.append((branch, place))
-        count, rows = len(asked), len(asked[0][0])
-        with ExitStack() as stack:
-            for branch, place in entered:
-                if branch.within is not None:
-                    stack.enter_context(branch.within(slice(place * rows, (place + 1) * rows)))
-            if count == 1:
-                x, told, branch = asked[0]
-                return [self.denoiser.raw(x, told, **branch.cond)], places
-            merged = {key: self._merge([b.cond[key] for _, _, b in asked], rows) for key in asked[0][2].cond}
-            raw = self.denoiser.raw(torch.cat([x for x, _, _ in asked]), self._told(asked, len(wanted)), **merged)
-        return list(raw.chunk(count)), places
-
-    @staticmethod
-    def _told(asked: list[tuple[Tensor, Tensor, Branch]], questions: int) -> Tensor:
-        """What the network is told of a batch: one time for all where there is one question, else a time a row."""
-        x, told, _ = asked[0]
-        if questions == 1:
-            return told.repeat(len(asked), *[1] * (told.ndim - 1)) if told.ndim and len(told) == len(x) else told
-        each = [t.reshape(*[1] * (x.ndim - t.ndim), *t.shape) for _, t, _ in asked]
-        place = torch.broadcast_shapes(*(t.shape[1:] for t in each))
-        return torch.cat([t.expand(len(x), *place) for t in each])
-
-    def _merge(self, values: list[Any], rows: int) -> Any:
-        if not any(isinstance(v, Tensor) for v in values):
-            return values[0]
-        like = next(v for v in values if isinstance(v, Tensor))
-        return torch.cat([_as_rows(v, like, rows) for v in values])
 
     def preview(self, run: Run) -> Tensor:
         """x̂₀ as the last question of the last step was answered."""
