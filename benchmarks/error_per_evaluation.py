@@ -108,11 +108,11 @@ def our_rows(denoiser: Denoiser, start: Tensor, exact: Tensor, tuned: bool) -> l
     return rows
 
 
-def peer_rows(denoiser: Denoiser, start: Tensor, exact: Tensor) -> list[Row]:
+def peer_rows(denoiser: Denoiser, start: Tensor, exact: Tensor, counts: tuple[int, ...] = COUNTS) -> list[Row]:
     rows: list[Row] = []
     for label, (name, options) in PEERS.items():
         for spacing in SPACINGS:
-            for count in COUNTS:
+            for count in counts:
                 steps = (count + 1) // 2 if name in TWICE else count
                 try:
                     x, asked = peer(denoiser, start, name, {**options, "timestep_spacing": spacing}, steps)
@@ -123,7 +123,7 @@ def peer_rows(denoiser: Denoiser, start: Tensor, exact: Tensor) -> list[Row]:
     return rows
 
 
-def k_rows(denoiser: Denoiser, start: Tensor, exact: Tensor) -> list[Row]:
+def k_rows(denoiser: Denoiser, start: Tensor, exact: Tensor, counts: tuple[int, ...] = COUNTS) -> list[Row]:
     rows: list[Row] = []
     low, high = (float(PATH.sigma(t) / PATH.alpha(t)) for t in (1 / 1000, 1.0))
 
@@ -133,7 +133,7 @@ def k_rows(denoiser: Denoiser, start: Tensor, exact: Tensor) -> list[Row]:
 
     with k_diffusion() as sampling:
         for name in () if sampling is None else K_SAMPLERS:
-            for count in COUNTS:
+            for count in counts:
                 steps = (count + 1) // 2 if name in K_TWICE else count
                 ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
                 sigmas = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7

@@ -123,6 +123,6 @@ def test_every_name_means_a_solver_and_a_grid_of_ours():
     assert set(CODES.values()) <= set(SAMPLERS)
     assert from_alias("DPM++ 2M Karras") == ("dpm-solver++", "karras")
     assert from_alias("Euler a") == ("ddpm", None)
-    assert {from_alias(f"Heun {s}")[1] for s in SCHEDULES} == {"karras", "logsnr", "trailing"}
+    assert {from_alias(f"Heun {s}")[1] for s in SCHEDULES} == {"karras", "logsnr", "trailing", "beta"}
     with pytest.raises(ArgumentError, match="DPM\\+\\+ 2M"):
         from_alias("DPM++ 2N Karras")

@@ -29,7 +29,13 @@ CODES = {
     "uni_pc": "UniPC",
     "ipndm": "IPNDM",
 }  # fmt: skip
-SCHEDULES = {"Karras": "karras", "Exponential": "logsnr", "SGM Uniform": "trailing", "Simple": "trailing"}
+SCHEDULES = {
+    "Karras": "karras",
+    "Exponential": "logsnr",
+    "SGM Uniform": "trailing",
+    "Simple": "trailing",
+    "Beta": "beta",
+}
 
 
 def from_alias(name: str) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ app = typer.Typer(
 )
 
 Solver = Annotated[str, typer.Option(help="A solver of `fewstep catalog`.")]
-Grid = Annotated[str, typer.Option(help="uniform, logsnr, karras, leading, linspace or trailing.")]
+Grid = Annotated[str, typer.Option(help="uniform, logsnr, karras, beta, leading, linspace or trailing.")]
 
 
 @app.command()
@@ -47,7 +48,7 @@ def sample(
         cond={"label": labels}, seed=seed,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    result.save(str(out))
+    replace(result, x=denoiser.decode(result.x)).save(str(out))
     typer.echo(f"{out}: {n} pictures, {result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s")
 
 
@@ -120,6 +121,111 @@ def plan(
 
 
 @app.command()
+def tune(
+    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    evaluations: Annotated[int, typer.Option(help="What a sample may cost, guidance not counted.")] = 6,
+    method: Annotated[str, typer.Option(help="A method of family tuning in `fewstep catalog`.")] = "worlds",
+    data: Annotated[Path | None, typer.Option(help="Pictures that the model was trained on, as for train.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Evaluations of the network to spend in all.")] = None,
+    samples: Annotated[int, typer.Option(help="Noises that the method sees.")] = 64,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
+    seed: int = 0,
+    checkpoint: Annotated[Path | None, typer.Option(help="A file from which a stopped tuning goes on.")] = None,
+    out: Annotated[Path, typer.Option(help="The plan to write, as JSON.")] = Path("tuned.json"),
+    plot: Annotated[Path | None, typer.Option(help="A picture of the report: PNG, SVG or PDF.")] = None,
+) -> None:
+    """Tune a plan to a model, write it, and say what it gained and what was spent.
+
+    Example: fewstep tune --model mnist --evaluations 6 --method gits --checkpoint out/six.tuning --out six.json
+    """
+    from rich.console import Console
+
+    from fewstep.guidance import CFG
+    from fewstep.loading import load
+    from fewstep.tuning import tune as search
+    from fewstep.tuning.report import report
+
+    denoiser = load(model)
+    classes = denoiser.null.get("label", 0)
+    cond = {"label": list(range(classes))} if classes else None
+    pictures = None
+    if data is not None:
+        from fewstep.training.data import read_images
+
+        low, high = denoiser.limits
+        pictures = read_images(data)[0].double() / 255 * (high - low) + low
+    try:
+        with Console(stderr=True).status("tuning") as status:
+            found = search(
+                denoiser, evaluations, method=method, data=pictures, budget=budget, seed=seed, samples=samples,
+                guides=[] if guidance == 1 else [CFG(guidance)], cond=cond, checkpoint=checkpoint,
+                tell=lambda line: status.update(f"{method}: {line}"),
+            )  # fmt: skip
+    except KeyboardInterrupt as stop:
+        again = f"the same command goes on from {checkpoint}" if checkpoint else "name a --checkpoint to go on later"
+        typer.echo(f"fewstep: stopped; {again}", err=True)
+        raise typer.Exit(130) from stop
+    told = report(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.save(str(out))
+    if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        told.save(plot)
+    typer.echo(f"{told}\n{out}")
+
+
+@app.command()
+def restore(
+    picture: Annotated[Path, typer.Argument(help="The picture; clean unless --own or --mask says otherwise.")],
+    degrade: Annotated[
+        str,
+        typer.Option(
+            help="none, half, box, random:0.3, blur:1.5, motion:7, downsample:4, bicubic:4, grey, tomography:8, phase "
+            "or clip; the number is optional."
+        ),
+    ] = "box",
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where yours is known; hidden pixels are filled in.")
+    ] = None,
+    own: Annotated[bool, typer.Option("--own", help="The picture is degraded already, as --degrade says.")] = False,
+    noise: Annotated[float, typer.Option(help="The noise's deviation where pictures lie in [-1, 1].")] = 0.05,
+    method: Annotated[str, typer.Option(help="A method of family restoration in `fewstep catalog`.")] = "ddrm",
+    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    evaluations: Annotated[int | None, typer.Option(help="Evaluations a sample; the paper's unless given.")] = None,
+    samples: Annotated[int, typer.Option(help="How many samples of the posterior.")] = 8,
+    label: Annotated[int | None, typer.Option(help="A class of the model; none unless given.")] = None,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="The picture of the samples; mean and deviation beside it.")] = Path(
+        "restored.png"
+    ),
+) -> None:
+    """Restore a picture: several samples of what it may have been, their mean and their deviation, as pictures.
+
+    Example: fewstep restore cat.png --degrade random:0.3 --method diffpir --model cifar10 --out back.png
+
+    Your own: fewstep restore broken.png --mask known.png --noise 0.02
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fewstep.loading import load
+    from fewstep.restoration.from_picture import Job, restored, write
+
+    denoiser = load(model)
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{method}, evaluations", total=evaluations)
+        result, done = restored(
+            Job(picture, degrade, mask, own, noise), denoiser, method, lambda share: progress.advance(bar, share),
+            label, samples, seed=seed, evaluations=evaluations,
+        )  # fmt: skip
+    files = write(result, out)
+    if done:
+        typer.echo(f"{picture}: {done}")
+    spent = f"{result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s"
+    typer.echo(f"{', '.join(map(str, files))}: {samples} samples, {spent}; largest deviation {result.std.max():.3f}")
+
+
+@app.command()
 def show(picture: Annotated[Path, typer.Argument(help="A picture that fewstep wrote.")]) -> None:
     """Print the recipe that a picture carries: plan, seeds and versions."""
     from fewstep.pictures import read_recipe
@@ -147,10 +253,10 @@ def train(
     config: Annotated[Path, typer.Argument(help="A TOML file such as configs/mnist.toml.")],
     data: Annotated[Path, typer.Option(help="A folder of pictures, or a parquet or npz file of labelled pictures.")],
     out: Annotated[Path, typer.Option(help="Where checkpoints and the model go.")] = Path("out/train"),
-    test: Annotated[Path | None, typer.Option(help="Pictures that a classifier is measured on.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Pictures that a classifier or autoencoder is measured on.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; the fastest there is unless given.")] = None,
 ) -> None:
-    """Train a denoiser or a classifier; started again with the same folder, it resumes.
+    """Train a denoiser, a classifier or an autoencoder; started again with the same folder, it resumes.
 
     Example: fewstep train configs/mnist.toml --data mnist-train.parquet --out out/mnist
     """

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from fewstep.errors import unknown
+from fewstep.grids.beta import Beta
 from fewstep.grids.karras import Karras
 from fewstep.grids.logsnr import LogSNR
 from fewstep.grids.spacing import Spacing
@@ -17,6 +18,7 @@ GRIDS: dict[str, Grid] = {
     "uniform": Uniform(),
     "logsnr": LogSNR(),
     "karras": Karras(),
+    "beta": Beta(),
     "leading": Spacing("leading"),
     "linspace": Spacing("linspace"),
     "trailing": Spacing("trailing"),
@@ -34,4 +36,4 @@ def grid_named(name: str) -> Grid:
     return GRIDS[name]
 
 
-__all__ = ["GRIDS", "Grid", "Karras", "LogSNR", "Spacing", "Uniform", "grid_named"]
+__all__ = ["GRIDS", "Beta", "Grid", "Karras", "LogSNR", "Spacing", "Uniform", "grid_named"]

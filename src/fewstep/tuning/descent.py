@@ -5,7 +5,6 @@ its error can be descended: on Gaussian data in closed form (*spectral*: no netw
 whose flow is exact (*worlds*: no network), or on the model's own trajectories (*trajectory*: through the network).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,12 @@ from torch import Tensor
 
 from fewstep.analysis.gaussian import gaussian_w2
 from fewstep.catalog import method
-from fewstep.errors import ArgumentError, NumericalError
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.solvers.free_multistep import Table, free_multistep
+from fewstep.tuning.adam import descend
+from fewstep.tuning.pairs import Pairs
 from fewstep.tuning.problem import Problem, Tuner
 from fewstep.worlds import GaussianMixture
 
@@ -78,36 +78,10 @@ class Parameters:
         loss: Callable[[Plan], Tensor],
         rounds: int,
         rate: float,
-        more: Callable[[], bool] = lambda: True,
-        keep_best: bool = True,
+        **options: Any,
     ) -> list[float]:
-        """Adam with a cosine rate on the logarithm of a loss; the best point seen is kept, or the last of a noisy loss.
-
-        Raises:
-            NumericalError: the loss is not finite at the start.
-        """
-        optimiser = torch.optim.Adam([self.gaps, self.weights], lr=rate)
-        best, kept, seen = math.inf, (self.gaps.detach().clone(), self.weights.detach().clone()), []
-        for i in range(rounds):
-            optimiser.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * i / rounds))
-            with torch.enable_grad():
-                value = loss(self.plan())
-            seen.append(float(value.detach()))
-            if not math.isfinite(seen[-1]):
-                if i == 0:
-                    raise NumericalError("the plan that tuning begins with has an error that is not finite")
-                break
-            if seen[-1] < best or not keep_best:
-                best, kept = seen[-1], (self.gaps.detach().clone(), self.weights.detach().clone())
-            optimiser.zero_grad()
-            value.log().backward()
-            optimiser.step()
-            if not more():
-                break
-        with torch.no_grad():
-            self.gaps.copy_(kept[0])
-            self.weights.copy_(kept[1])
-        return seen
+        """Adam on the logarithm of a loss of the plan; options are those of `adam.descend`."""
+        return descend([self.gaps, self.weights], lambda: loss(self.plan()), rounds, rate, **options)
 
 
 @method(name="spectral", papers=[], family="tuning", summary="Descend the exact W2 error on Gaussian data.")
@@ -127,7 +101,7 @@ class Spectral(Tuner):
         """The tuned plan; no network is evaluated."""
         spectrum = problem.spectrum()
         parameters = Parameters.like_two_m(problem.denoiser.path, problem.evaluations)
-        parameters.descend(lambda plan: gaussian_w2(plan, spectrum), self.rounds, self.rate)
+        parameters.descend(lambda plan: gaussian_w2(plan, spectrum), self.rounds, self.rate, problem=problem)
         return parameters.found()
 
 
@@ -189,7 +163,7 @@ class Worlds(Tuner):
             ]
             return torch.stack(errors).mean().exp()
 
-        parameters.descend(loss, self.rounds, self.rate)
+        parameters.descend(loss, self.rounds, self.rate, problem=problem)
         return parameters.found()
 
 
@@ -212,22 +186,8 @@ class Trajectory(Tuner):
         """The tuned plan, refined from the shipped table that is nearest or from DPM-Solver++(2M)."""
         from fewstep.solvers.tuned import nearest_table
 
-        if problem.samples < self.batch:
-            raise ArgumentError(f"samples must be at least {self.batch}, got {problem.samples}")
-        path = problem.denoiser.path
+        path, pairs = problem.denoiser.path, Pairs(problem, self.batch)
         table = nearest_table(path, problem.evaluations)
         parameters = Parameters.like_two_m(path, problem.evaluations) if table is None else Parameters.of(table, path)
-        start, ends = problem.pairs(problem.samples, part=1)
-        generator = torch.Generator().manual_seed(problem.seed)
-        cond = problem.condition(len(start))
-
-        def loss(plan: Plan) -> Tensor:
-            pick = torch.randperm(len(start), generator=generator)[: self.batch]
-            rows = {k: [v[i] for i in pick] if isinstance(v, list) else v for k, v in cond.items()}
-            part = Problem(problem.denoiser, problem.evaluations, cond=rows, guides=problem.guides)
-            off = (part.run(plan, start[pick], grad=True) - ends[pick]).flatten(1).square().mean(1)
-            problem.spent += part.spent
-            return off.add(1e-14).sqrt().mean()
-
-        parameters.descend(loss, self.rounds, self.rate, problem.left, keep_best=False)
+        parameters.descend(pairs.error, self.rounds, self.rate, **pairs.options)
         return parameters.found()

@@ -1,10 +1,10 @@
 """One call for every tuner: say what may be spent, get the plan, and what it gained."""
 
-import io
-import json
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,10 +14,14 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, unknown
 from fewstep.guidance import Guide
 from fewstep.plan import Plan
+from fewstep.plan.files import from_data, to_data
 from fewstep.planning import make_plan
-from fewstep.tuning.problem import Problem, Tuner, stopwatch
+from fewstep.tuning.problem import Problem, Tuner
+from fewstep.tuning.report import report
 
 JUDGED = 64
+# Points of the method's way that the plan's file keeps.
+SHOWN = 50
 
 
 def tuner_named(name: str, **parameters: Any) -> Tuner:
@@ -48,12 +52,13 @@ def tune(
     cond: Mapping[str, Any] | None = None,
     guides: Sequence[Guide] = (),
     samples: int = 64,
+    checkpoint: str | Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """The best plan that a method finds for a model and a number of evaluations.
 
-    What it gained is measured on noises that the method never saw, beside DPM-Solver++(2M) on the logsnr grid, and kept
-    in `plan.source["tuned"]`; `tune.report(plan)` reads it.
+    What it gained is measured on noises that the method never saw, beside the untuned plan that the method begins with
+    and DPM-Solver++(2M) on the logsnr grid, and kept in `plan.source["tuned"]`; `tune.report(plan)` reads it.
 
     Args:
         denoiser: the model.
@@ -61,14 +66,16 @@ def tune(
         method: a name of the catalogue's family "tuning", or a tuner with its parameters.
         data: samples (n, *shape) of what the model was trained on, or a spectrum of variances (d,), where a method
             uses it.
-        budget: evaluations of the network that may be spent in all; None is no limit.
+        budget: evaluations of the network that may be spent in all, the measuring aside; None is no limit.
         seed: of everything random.
         cond, guides: as in `sample`; rows of a condition are dealt out to the noises in turn.
         samples: noises that a method sees.
+        checkpoint: a file in which the tuning survives a kill: the same call goes on and finds the same plan.
         tell: called with a line now and then.
 
     Raises:
-        ArgumentError: a bad argument, before the first evaluation.
+        ArgumentError: a bad argument, before the first evaluation; a budget that is too small for the method; a
+            checkpoint of another tuning.
     """
     if not isinstance(denoiser, Denoiser):
         raise ArgumentError(f"denoiser must be a fewstep denoiser (see fewstep.wrap), got {type(denoiser).__name__}")
@@ -78,73 +85,68 @@ def tune(
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ArgumentError(f"{name} must be an integer of at least {least}, got {value!r}")
     tuner = tuner_named(method) if isinstance(method, str) else method
-    problem = Problem(denoiser, evaluations, data, budget, seed, dict(cond or {}), guides, samples, tell)
-    clock = stopwatch()
+    problem = Problem(
+        denoiser, evaluations, data, budget, seed, dict(cond or {}), guides, samples, tell, checkpoint=checkpoint
+    )
+    least = tuner.least(problem)
+    if budget is not None and budget < least:
+        raise ArgumentError(f"budget={budget} is too small: this method needs at least {least} evaluations here")
+    problem.resume(_job(problem, tuner))
     tell("tuning")
-    plan = tuner(problem)
-    spent, seconds = problem.spent, clock()
-    tell("measuring on noises that the method never saw")
-    start, ends = problem.pairs(min(JUDGED, max(16, samples)), part=0)
-    untuned = make_plan(denoiser.path, "dpm-solver++", "logsnr", evaluations=evaluations)
-    about = {
-        "method": method if isinstance(method, str) else type(method).__name__.lower(), "model": denoiser.name,
-        "evaluations": plan.evaluations, "before": problem.error(untuned, start, ends),
-        "after": problem.error(plan, start, ends), "spent": spent, "seconds": round(seconds, 2), "seed": seed,
+    try:
+        # The file's form, so that a plan that was read back is the same.
+        plan = from_data(problem.once("plan", lambda: to_data(tuner(problem))))
+        return replace(
+            plan,
+            source={"solver": "tuned", **plan.source, "grid": "tuned", "tuned": _judged(problem, tuner, method, plan)},
+        )
+    finally:
+        problem.flush()
+
+
+def _judged(problem: Problem, tuner: Tuner, method: str | Tuner, plan: Plan) -> dict[str, Any]:
+    """What the plan is worth on noises that the method never saw."""
+    spent, seconds = problem.once("spent", lambda: [problem.spent, round(problem.seconds, 2)])
+    problem.tell("measuring on noises that the method never saw")
+    start, ends = problem.pairs(min(JUDGED, max(16, problem.samples)), part=0)
+    untuned = tuner.untuned(problem)
+    default = make_plan(problem.denoiser.path, "dpm-solver++", "logsnr", evaluations=problem.evaluations)
+    before = problem.error(untuned, start, ends)
+    every = max(1, -(-len(problem.history) // SHOWN))
+    about: dict[str, Any] = {
+        "method": method if isinstance(method, str) else type(method).__name__.lower(), "model": problem.denoiser.name,
+        "path": problem.denoiser.path.kind, "shape": list(problem.denoiser.shape),
+        "guides": [type(g).__name__ for g in problem.guides], "evaluations": plan.evaluations,
+        "measure": f"{'sliced W2 distance' if plan.stochastic else 'median RMSE'} to the flow",
+        "untuned": f"{untuned.source.get('solver', 'a table')}, {untuned.source.get('grid', 'a grid')}",
+        "before": before, "after": problem.error(plan, start, ends),
+        "spent": spent, "seconds": seconds, "seed": problem.seed,
     }  # fmt: skip
-    return replace(plan, source={**plan.source, "solver": "tuned", "grid": "tuned", "tuned": about})
+    if not plan.stochastic:
+        about["default"] = before if untuned == default else problem.error(default, start, ends)
+    if problem.budget is not None:
+        about["budget"] = problem.budget
+    about["measured"] = problem.spent - spent
+    if problem.history:
+        about["history"] = [[n, float(f"{value:.6g}")] for n, value in problem.history[::-1][::every][::-1]]
+    return about
 
 
-@dataclass(frozen=True)
-class Report:
-    """What tuning gained; it prints as a sentence and draws the plan's grid.
+def _job(problem: Problem, tuner: Tuner) -> dict[str, Any]:
+    """What a checkpoint belongs to, as JSON data."""
 
-    Args:
-        about: what `tune` measured.
-        plan: the tuned plan.
-    """
+    def digest(value: Any) -> str:
+        if isinstance(value, Tensor):
+            value = (tuple(value.shape), value.detach().cpu().double().contiguous().numpy().tobytes())
+        return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
-    about: dict[str, Any]
-    plan: Plan
-
-    def __str__(self) -> str:
-        a = self.about
-        model = f" of {a['model']}" if a.get("model") else ""
-        return (
-            f"tuned by {a['method']}{model} at {a['evaluations']} evaluations: median RMSE to the flow "
-            f"{a['before']:.3g} before (dpm-solver++, logsnr), {a['after']:.3g} after, on noises not seen; "
-            f"{a['spent']} evaluations of the network and {a['seconds']} s were spent"
-        )
-
-    def _repr_png_(self) -> bytes:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7, 3))
-        axes = figure.subplots()
-        path, steps = self.plan.path, len(self.plan)
-        for name, plan in (("tuned", self.plan), ("logsnr", make_plan(path, "ddim", "logsnr", steps))):
-            axes.plot(path.lam(plan.times[1:-1]).numpy(), [name] * (len(plan) - 1), "o", label=name)
-        axes.set(
-            xlabel="λ of the steps between the ends", title=f"{self.about['before']:.3g} → {self.about['after']:.3g}"
-        )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, bbox_inches="tight", dpi=110, format="png")
-        return buffer.getvalue()
-
-    def to_json(self) -> str:
-        """What was measured, as JSON."""
-        return json.dumps(self.about, ensure_ascii=False)
-
-
-def report(plan: Plan) -> Report:
-    """What tuning gained, from a plan that `tune` made or that was read from its file.
-
-    Raises:
-        ArgumentError: the plan was not tuned.
-    """
-    about = plan.source.get("tuned")
-    if not isinstance(about, dict):
-        raise ArgumentError(f"this plan was not tuned; it comes from {plan.source.get('solver', 'a table')!r}")
-    return Report(about, plan)
+    denoiser = problem.denoiser
+    return {
+        "method": repr(tuner), "model": denoiser.name, "path": str(denoiser.path)[:200], "shape": list(denoiser.shape),
+        "predicts": denoiser.predicts, "evaluations": problem.evaluations, "samples": problem.samples,
+        "budget": problem.budget, "seed": problem.seed, "data": digest(problem.data),
+        "cond": {k: digest(v) for k, v in problem.cond.items()}, "guides": [repr(g)[:200] for g in problem.guides],
+    }  # fmt: skip
 
 
 tune.report = report  # type: ignore[attr-defined]

@@ -1,0 +1,67 @@
+"""D-ODE solvers: what one fitted number a row gains over its base."""
+
+from claims import Measured, claim
+from claims.worlds import twenty_modes
+from fewstep import VP
+from fewstep.denoisers import Denoiser
+from fewstep.tuning import Problem
+from fewstep.tuning.descent import mixtures
+from fewstep.tuning.distilled_solver import DistilledSolver
+
+PAPER = "Distilling ODE Solvers of Diffusion Models into Smaller Steps"
+COUNTS = (5, 8, 10, 20)
+
+
+def _errors(denoiser: Denoiser, base: str, teacher: str) -> list[tuple[float, float]]:
+    """Median RMSE to the exact flow on noises that were not seen, before and after, at each of `COUNTS`."""
+    start, ends = Problem(denoiser, 2).pairs(128, part=0)
+    found = []
+    for evaluations in COUNTS:
+        problem, tuner = Problem(denoiser, evaluations, samples=128), DistilledSolver(base, teacher=teacher)
+        plans = tuner.untuned(problem), tuner(problem)
+        before, after = (problem.error(plan, start, ends) for plan in plans)
+        found.append((before, after))
+    return found
+
+
+def _told(found: list[tuple[float, float]]) -> str:
+    return ", ".join(f"{a:.3f} → {b:.3f} at {n}" for n, (a, b) in zip(COUNTS, found, strict=True))
+
+
+@claim(
+    paper=PAPER,
+    method="d-ode",
+    says="D-DDIM is better than DDIM at few evaluations, at a cost that does not count.",
+    figure="CIFAR-10 and others: lower FID than DDIM at 5 to 25 evaluations; the fit takes one batch",
+)
+def d_ddim_beats_ddim() -> Measured:
+    close, modes = (
+        _errors(mixtures(VP(), 8, 2)[0][0], "ddim", "ddim"),
+        _errors(twenty_modes().denoiser(VP()), "ddim", "ddim"),
+    )
+    figure = (
+        f"RMSE to the exact flow, 64 dimensions, close modes: {_told(close)}; modes apart: {_told(modes)} evaluations"
+    )
+    holds = all(after < before for before, after in close + modes)
+    why = "" if holds else (
+        "The numbers are the least squares over all samples; where modes lie apart a few samples that change the mode "
+        "decide them, and the median sample does not always gain."
+    )  # fmt: skip
+    return Measured(figure, holds, why)
+
+
+@claim(
+    paper=PAPER,
+    method="d-ode",
+    says="Multistep solvers gain as well: D-iPNDM is better than iPNDM.",
+    figure="CIFAR-10, CelebA, ImageNet: D-iPNDM below iPNDM at few evaluations",
+)
+def d_ipndm_beats_ipndm() -> Measured:
+    found = _errors(mixtures(VP(), 8, 2)[0][0], "ipndm", "ipndm")
+    figure = f"RMSE to the exact flow, close modes in 64 dimensions: {_told(found)} evaluations"
+    holds = all(after < before for before, after in found)
+    why = "" if holds else (
+        "We think because each row meets the teacher's state there by one number for all samples, while the later rows "
+        "extrapolate a history that does not belong to the corrected states; alone, iPNDM's errors partly cancel."
+    )  # fmt: skip
+    return Measured(figure, holds, why)

@@ -1,0 +1,189 @@
+"""A tuning that is killed goes on and finds the same plan; budgets are kept; the report says what was gained."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import fewstep
+from fewstep import VP, Flow, make_plan, sample, tune
+from fewstep.cli import app
+from fewstep.errors import ArgumentError, WeightsError
+from fewstep.guidance.thresholding import Thresholding
+from fewstep.networks import build, weights
+from fewstep.plan import Plan
+from fewstep.tuning.descent import Trajectory, mixtures
+from fewstep.tuning.problem import Problem, Tuner
+
+
+def small():
+    return fewstep.wrap(lambda x, t: 0.5 * torch.tanh(2 * x), VP(), "x0", shape=(6,))
+
+
+class Kill(BaseException):
+    """A kill that no handler of ours catches."""
+
+
+class Dying:
+    """A network that dies at its n-th call."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self, x, t):
+        self.calls -= 1
+        if self.calls == 0:
+            raise Kill
+        return 0.5 * torch.tanh(2 * x)
+
+
+@pytest.mark.parametrize("calls", [20, 203, 231, 260])
+def test_a_tuning_that_was_killed_goes_on_and_finds_the_same(tmp_path, calls):
+    """Killed while the flow is solved, soon after, in the middle of the descent, and near its end."""
+    options = {"method": Trajectory(rounds=16, batch=8), "samples": 16}
+    whole = tune(small(), 4, **options)
+    file = tmp_path / "t.safetensors"
+    dying = fewstep.wrap(Dying(calls), VP(), "x0", shape=(6,))
+    with pytest.raises(Kill):
+        tune(dying, 4, checkpoint=file, **options)
+    lines = []
+    resumed = tune(small(), 4, checkpoint=file, tell=lines.append, **options)
+    assert resumed == whole
+    for key in ("spent", "before", "after", "measured", "history"):
+        assert resumed.source["tuned"][key] == whole.source["tuned"][key]
+    if calls > 203:
+        assert "resumed" in lines[0]
+
+
+def test_a_finished_tuning_is_not_begun_again(tmp_path):
+    options = {"method": Trajectory(rounds=3, batch=8), "samples": 16, "checkpoint": tmp_path / "t.safetensors"}
+    whole = tune(small(), 4, **options)
+    calls = []
+    again = tune(
+        fewstep.wrap(lambda x, t: calls.append(1) or torch.tanh(2 * x) / 2, VP(), "x0", shape=(6,)), 4, **options
+    )
+    assert again == whole
+    assert len(calls) <= 2 * 4
+
+
+def test_a_checkpoint_of_another_tuning_or_of_nothing_is_refused(tmp_path):
+    file = tmp_path / "t.safetensors"
+    tune(small(), 4, method=Trajectory(rounds=1, batch=8), samples=16, checkpoint=file)
+    with pytest.raises(ArgumentError, match="evaluations was 4 and is 5"):
+        tune(small(), 5, method=Trajectory(rounds=1, batch=8), samples=16, checkpoint=file)
+    file.write_bytes(b"no such file")
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        tune(small(), 4, method=Trajectory(rounds=1, batch=8), samples=16, checkpoint=file)
+
+
+@dataclass(frozen=True)
+class Greedy(Tuner):
+    """A tuner that says what it cannot do without."""
+
+    def __call__(self, problem: Problem) -> Plan:
+        problem.believed(torch.zeros(3, 6, dtype=torch.float64), torch.tensor([0.1, 0.5, 0.9]))
+        problem.record(0.5)
+        return make_plan(problem.denoiser.path, "ddim", "karras", 4)
+
+    def untuned(self, problem):
+        return make_plan(problem.denoiser.path, "ddim", "logsnr", 4)
+
+    def least(self, problem: Problem) -> int:
+        return 3
+
+
+def test_budgets_are_kept_and_what_was_spent_is_told():
+    with pytest.raises(ArgumentError, match="budget=2 is too small: this method needs at least 3"):
+        tune(small(), 4, method=Greedy(), budget=2)
+    about = tune(small(), 4, method=Greedy(), budget=3, samples=16).source["tuned"]
+    assert (about["spent"], about["budget"], about["untuned"]) == (3, 3, "ddim, logsnr")
+    assert about["measured"] == 16 * (2 * 100 - 1) + 3 * 16 * 4
+    assert about["history"] == [[3, 0.5]]
+
+
+def test_what_is_believed_is_what_the_denoiser_says():
+    problem = Problem(small(), 4)
+    x, t = torch.randn(3, 6, dtype=torch.float64), torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64)
+    assert torch.allclose(problem.believed(x, t), 0.5 * torch.tanh(2 * x))
+    guided = Problem(small(), 4, guides=[Thresholding()])
+    assert torch.equal(guided.believed(x, t), problem.believed(x, t))
+    assert guided.spent == 3
+    world = Problem(mixtures(VP(), 8, 2)[0][0], 4)
+    x = torch.randn(3, 64, dtype=torch.float64)
+    assert torch.allclose(world.believed(x, t), world.denoiser(x, t[:, None]), rtol=1e-10)
+
+
+def test_clean_samples_are_the_data_the_world_or_the_model():
+    data = torch.randn(5, 6, dtype=torch.float64)
+    assert torch.equal(Problem(small(), 4, data).clean(7)[:5], data)
+    with pytest.raises(ArgumentError, match="data must be samples"):
+        Problem(small(), 4, torch.ones(6)).clean(3)
+    denoiser = mixtures(VP(), 8, 2)[0][0]
+    assert torch.equal(Problem(denoiser, 4, seed=3).clean(9), denoiser.world.sample(9, 3))
+    problem = Problem(small(), 4)
+    assert problem.clean(2).abs().max() < 1
+    assert problem.spent > 0
+
+
+def test_the_cost_of_pairs_is_known_before():
+    world = Problem(mixtures(VP(), 8, 2)[0][0], 4)
+    for problem in (Problem(small(), 4), world, Problem(small(), 4, guides=[Thresholding()])):
+        cost = problem.pairs_cost(3)
+        problem.pairs(3, part=1)
+        assert problem.spent == cost
+        problem.pairs(3, part=1)
+        assert problem.spent == cost
+
+
+def test_a_tuned_plan_says_what_it_is_and_refuses_another_path(tmp_path):
+    plan = tune(small(), 4, method=Greedy(), samples=16)
+    plan.save(str(tmp_path / "p.json"))
+    text = str(Plan.load(str(tmp_path / "p.json")))
+    assert "tuned: method greedy, path vp, shape [6], evaluations 4" in text
+    assert "before " in text
+    assert "after " in text
+    with pytest.raises(ArgumentError, match="the plan is for the path VP"):
+        sample(fewstep.wrap(lambda x, t: x, Flow(), "x0", shape=(6,)), 1, plan=plan)
+
+
+def test_the_report_is_a_sentence_json_and_a_picture(tmp_path):
+    report = tune.report(tune(small(), 4, method=Greedy(), samples=16))
+    assert "before (ddim, logsnr)" in str(report)
+    assert "dpm-solver++ on logsnr has" in str(report)
+    assert json.loads(report.to_json())["spent"] == 3
+    report.save(tmp_path / "r.png")
+    report.save(tmp_path / "r.svg")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plans_with_noise_are_judged_by_their_law():
+    @dataclass(frozen=True)
+    class Noisy(Tuner):
+        def __call__(self, problem):
+            return make_plan(problem.denoiser.path, "ddpm", "karras", 4)
+
+    about = tune(small(), 4, method=Noisy(), samples=16).source["tuned"]
+    assert about["measure"] == "sliced W2 distance to the flow"
+
+
+def test_the_command_writes_the_plan_and_says_what_it_gained(tmp_path):
+    model, out, plot = tmp_path / "m.safetensors", tmp_path / "o" / "p.json", tmp_path / "o" / "p.png"
+    network = build({"kind": "unet", "channels": 1, "classes": 2, "width": 8, "multipliers": [1], "attention": [0]})
+    weights.write(model, network, {
+        "path": VP().to_json(), "predicts": "v", "shape": [1, 4, 4], "range": [-1, 1], "null_label": 2,
+        "time_range": [-4, 4],
+    })  # fmt: skip
+
+    def run(*arguments):
+        return CliRunner().invoke(app, ["tune", *map(str, arguments)])
+
+    given = ("--model", model, "--evaluations", 4, "--method", "beta", "--samples", 4)
+    done = run(*given, "--out", out, "--plot", plot, "--checkpoint", tmp_path / "c")
+    assert done.exit_code == 0, done.output
+    assert "tuned by beta at 4 evaluations" in done.output
+    assert Plan.load(str(out)).source["tuned"]["spent"] == 0
+    assert plot.is_file()
+    assert (tmp_path / "c").is_file()
+    assert "Example: fewstep tune" in run("--help").output
