@@ -13,7 +13,7 @@ PAPER = "A Geometric Perspective on Diffusion Models"
 
 @claim(
     paper=PAPER,
-    method="trajectory",
+    method="trajectory-geometry",
     says="The sampling trajectory is almost straight, the denoising one bent; both near their ends all along.",
     figure="CIFAR-10: 14 ± 3.7 off a chord of 4435; distances fall monotonically",
 )
@@ -38,7 +38,7 @@ def almost_straight_and_nearing() -> Measured:
 
 @claim(
     paper=PAPER,
-    method="trajectory",
+    method="trajectory-geometry",
     says="The way lies close to a plane.",
     figure="two principal components hold nearly all of a trajectory's variance",
 )
@@ -58,7 +58,7 @@ def close_to_a_plane() -> Measured:
 
 @claim(
     paper=PAPER,
-    method="trajectory",
+    method="trajectory-geometry",
     says="On a data set the best denoiser is a mean shift, and every Euler step raises the smoothed likelihood.",
     figure="a theorem",
 )

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from fewstep.denoisers import Denoiser, wrap
+from fewstep.denoisers import Denoiser, Latent, Masked, wrap
 from fewstep.errors import WeightsError, unknown
-from fewstep.networks import weights
+from fewstep.networks import LatentNetwork, MaskedNetwork, weights
 from fewstep.paths import from_json
 from fewstep.worlds.low_rank import FORMAT as WORLD
 from fewstep.worlds.low_rank import read_world
@@ -57,9 +57,13 @@ def _read(file: Path, device: torch.device | str) -> Denoiser:
             # The path's ends have λ = ±∞; the network is told the nearest value that it was trained on.
             return path.lam(t).clamp(low, high)
 
-        return wrap(
-            network, path, config["predicts"], shape=tuple(config["shape"]), time=time,
-            null={"label": config["null_label"]}, limits=tuple(config["range"]),
+        denoiser = wrap(
+            network.network if isinstance(network, LatentNetwork) else network, path, config["predicts"],
+            shape=tuple(config["shape"]), time=time, null={"label": config["null_label"]},
+            limits=tuple(config["range"]),
         )  # fmt: skip
+        if isinstance(network, LatentNetwork):
+            return Latent(denoiser, network.encode, network.decode, tuple(config["picture"]))
+        return Masked(denoiser) if isinstance(network, MaskedNetwork) else denoiser
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file}: the description of the model lacks or garbles {error}") from error

@@ -8,11 +8,17 @@ from fewstep.errors import WeightsError
 from fewstep.networks.attention import SelfAttention
 from fewstep.networks.classifier import Classifier
 from fewstep.networks.dit import DiT
+from fewstep.networks.latent import LatentNetwork
+from fewstep.networks.masked import MaskedNetwork
 from fewstep.networks.unet import UNet
+from fewstep.networks.vae import VAE
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "classifier": Classifier}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "unet": UNet, "dit": DiT, "classifier": Classifier, "vae": VAE, "latent": LatentNetwork,
+    "masked": MaskedNetwork,
+}  # fmt: skip
 
-__all__ = ["NETWORKS", "Classifier", "DiT", "SelfAttention", "UNet", "build"]
+__all__ = ["NETWORKS", "VAE", "Classifier", "DiT", "LatentNetwork", "MaskedNetwork", "SelfAttention", "UNet", "build"]
 
 
 def build(config: dict[str, Any]) -> nn.Module:

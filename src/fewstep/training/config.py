@@ -32,6 +32,9 @@ class TrainingConfig:
         lam_mean, lam_std: the half-log-SNR is drawn from this normal law in 9 cases of 10, else uniformly.
         seed: seeds everything.
         precision: "float32", or "bfloat16" for the network's own arithmetic (weights and loss stay float32).
+        autoencoder: the file of a trained autoencoder, for a denoiser of its latents; none unless given.
+        hidden: for a network of kind "masked": the share of every picture that is hidden for good.
+        further: for such a network: the share of the rest that a step hides from it as well.
     """
 
     network: dict[str, Any]
@@ -47,6 +50,9 @@ class TrainingConfig:
     lam_std: float = 1.6
     seed: int = 0
     precision: str = "float32"
+    autoencoder: str = ""
+    hidden: float = 0.0
+    further: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self.images, self.batch, self.precision)
@@ -97,8 +103,51 @@ class ClassifierConfig:
         return asdict(self)
 
 
-def read_config(path: str | Path) -> TrainingConfig | ClassifierConfig:
-    """The training run in a TOML file: of a classifier where its network is one, else of a denoiser.
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The training of an autoencoder.
+
+    Args:
+        network: {"kind": "vae"} and its arguments.
+        images: how many images the run sees.
+        batch: images a step.
+        rate: the peak learning rate; 500 steps of warm-up, then a cosine down to 0.
+        kl: the weight of the divergence from N(0, I) of a latent number, at least 0; small, for sharp pictures.
+        ema: the decay of the running mean of the weights, which is what ships.
+        flip: mirror half of the images.
+        seed: seeds everything.
+        precision: "float32", or "bfloat16" for the network's own arithmetic (weights and loss stay float32).
+    """
+
+    network: dict[str, Any]
+    images: int
+    batch: int = 64
+    rate: float = 1e-3
+    kl: float = 1e-4
+    ema: float = 0.998
+    flip: bool = False
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check(self.images, self.batch, self.precision)
+        if not self.kl >= 0:
+            raise ArgumentError(f"kl must be at least 0, got {self.kl!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain data."""
+        return asdict(self)
+
+
+AnyConfig = TrainingConfig | ClassifierConfig | AutoencoderConfig
+# What a network is trained as, by its kind; every other kind is a denoiser.
+OTHERS: dict[Any, type[ClassifierConfig] | type[AutoencoderConfig]] = {
+    "classifier": ClassifierConfig, "vae": AutoencoderConfig,
+}  # fmt: skip
+
+
+def read_config(path: str | Path) -> AnyConfig:
+    """The training run in a TOML file: of a classifier or an autoencoder where its network is one, else of a denoiser.
 
     Raises:
         ArgumentError: the file is missing, is no TOML, has an unknown key or lacks one.
@@ -110,7 +159,7 @@ def read_config(path: str | Path) -> TrainingConfig | ClassifierConfig:
     network = data.get("network", {})
     if not isinstance(network, dict):
         raise ArgumentError(f"training config {path}: network must be a table, got {network!r}")
-    cls = ClassifierConfig if network.get("kind") == "classifier" else TrainingConfig
+    cls: type[AnyConfig] = OTHERS.get(str(network.get("kind")), TrainingConfig)
     known = [f.name for f in fields(cls)]
     for key in data:
         if key not in known:

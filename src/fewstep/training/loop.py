@@ -7,7 +7,6 @@
 AdamW; the rate rises over 500 steps and then falls as a cosine to 0. `trainer` takes the steps.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.paths import change_of_basis, from_json
 from fewstep.training.config import TrainingConfig
-from fewstep.training.trainer import Trainer, answer, first_draws
-
-WARM_UP = 500
+from fewstep.training.trainer import Trainer, answer, first_draws, warm_cosine
 
 
 def lam_range(config: TrainingConfig) -> tuple[float, float]:
@@ -27,7 +24,7 @@ def lam_range(config: TrainingConfig) -> tuple[float, float]:
     return max(float(from_json(config.path).lam(1.0)), -7.0), 7.0
 
 
-def _batch(config: TrainingConfig, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draws(config: TrainingConfig, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(pictures in [−1, 1], labels, half-log-SNRs, noise) of one step."""
     generator, pick, x0 = first_draws(config, images, step)
     label = labels[pick].clone()
@@ -43,7 +40,7 @@ def loss(
     config: TrainingConfig, network: nn.Module, images: Tensor, labels: Tensor, step: int, device: str = "cpu"
 ) -> Tensor:
     """The mean squared error of the network's prediction on the batch of one step."""
-    x0, label, lam, noise = _batch(config, images, labels, step)
+    x0, label, lam, noise = draws(config, images, labels, step)
     path = from_json(config.path)
     t = path.t_of_lam(lam)[:, None, None, None]
     x = (path.alpha(t) * x0 + path.sigma(t) * noise).float()
@@ -77,8 +74,7 @@ class Denoising:
 
     def rate(self, step: int) -> float:
         """A linear rise times a cosine that falls to 0."""
-        cosine = 0.5 * (1 + math.cos(math.pi * step / (self.config.images // self.config.batch)))
-        return self.config.rate * min((step + 1) / WARM_UP, 1.0) * cosine
+        return self.config.rate * warm_cosine(step, self.config.images // self.config.batch)
 
     def loss(self, network: nn.Module, step: int, device: str) -> Tensor:
         """The mean squared error on the batch of a step."""

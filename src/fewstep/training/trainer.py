@@ -26,22 +26,23 @@ from torch import Tensor, nn
 from fewstep.errors import ArgumentError, NumericalError, WeightsError, unknown
 from fewstep.networks import build
 from fewstep.networks.weights import write, write_atomically
-from fewstep.training.config import ClassifierConfig, TrainingConfig
+from fewstep.training.config import AnyConfig
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+WARM_UP = 500
 
 
 class Task(Protocol):
     """What a run learns: the data, the loss at a step, and how the weights follow it."""
 
     @property
-    def config(self) -> TrainingConfig | ClassifierConfig:
+    def config(self) -> AnyConfig:
         """The run."""
 
     @property
     def images(self) -> Tensor:
-        """uint8 (images, channels, height, width)."""
+        """uint8 (images, channels, height, width), or latents in floating point."""
 
     @property
     def labels(self) -> Tensor:
@@ -96,7 +97,7 @@ class Trainer:
 
     def _check_data(self) -> None:
         images, labels, network = self.task.images, self.task.labels, self.task.config.network
-        count, channels = network["classes"], network["channels"]
+        count, channels = network.get("classes", len(self.classes)), network["channels"]
         if not 0 < len(images) == len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < count:
             raise ArgumentError(
                 f"every image needs a label in 0 … {count - 1}; got {len(images)} images, {len(labels)} labels"
@@ -253,13 +254,19 @@ def choose_device(name: str | None) -> str:
     return there[0] if name is None else name
 
 
-def first_draws(
-    config: TrainingConfig | ClassifierConfig, images: Tensor, step: int
-) -> tuple[torch.Generator, Tensor, Tensor]:
-    """(the generator of a step, which images it takes, those in [−1, 1] and half of them mirrored where asked)."""
+def warm_cosine(step: int, steps: int) -> float:
+    """What the peak rate is multiplied by at a step: a linear rise over 500 steps times a cosine that falls to 0."""
+    return min((step + 1) / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def first_draws(config: AnyConfig, images: Tensor, step: int) -> tuple[torch.Generator, Tensor, Tensor]:
+    """(the generator of a step, which images it takes, those in [−1, 1] and half of them mirrored where asked).
+
+    Latents, which are floating-point, are taken as they are.
+    """
     generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
     pick = torch.randint(len(images), (config.batch,), generator=generator)
-    x0 = images[pick].float() / 127.5 - 1
+    x0 = images[pick].float() if images.is_floating_point() else images[pick].float() / 127.5 - 1
     if config.flip:
         mirror = torch.rand(config.batch, generator=generator) < 0.5
         x0[mirror] = x0[mirror].flip(-1)
