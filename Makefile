@@ -28,6 +28,9 @@ bench: setup
 	$(BIN)/python -W ignore benchmarks/overhead.py
 	$(BIN)/python -W ignore benchmarks/pipelines.py
 	$(BIN)/python -W ignore benchmarks/error_per_evaluation.py
+	$(BIN)/python -W ignore benchmarks/guides.py
+	$(BIN)/python -W ignore benchmarks/search.py
+	$(BIN)/python -W ignore benchmarks/posteriors.py
 
 docs: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' || { echo "could not reach the package index"; exit 1; }
@@ -35,8 +38,8 @@ docs: setup
 	@echo "open docs/build/index.html"
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks claims
-	$(BIN)/ruff format --check src tests benchmarks claims
+	$(BIN)/ruff check src tests benchmarks claims examples docs
+	$(BIN)/ruff format --check src tests benchmarks claims examples docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

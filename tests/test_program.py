@@ -5,6 +5,7 @@ import torch
 
 from fewstep import CFG, VP, sample, wrap
 from fewstep.errors import PlanError
+from fewstep.guidance import Guide
 from fewstep.plan import Builder, Plan
 
 
@@ -60,6 +61,30 @@ def test_asks_of_a_step_are_one_batch_and_answered_as_alone(predicts, guides):
         both = 0.7 * believed(x, t) + 0.3 * believed(x, told)
         x = ratio * x + (path.alpha(end) - path.alpha(t) * ratio) * both
     assert torch.allclose(out.x, x, rtol=1e-10)
+
+
+class Draws(Guide):
+    """Remembers what it drew."""
+
+    level = "answer"
+
+    def __init__(self):
+        self.drawn = []
+
+    def answer(self, ask, x0, state):
+        self.drawn.append(ask.noise(0))
+        return x0, state
+
+
+def test_two_guides_do_not_share_their_draws():
+    first, second, alone = Draws(), Draws(), Draws()
+    den = wrap(lambda x, t: x, VP(), "x0", shape=(8,))
+    sample(den, 2, steps=3, guides=[first, second])
+    sample(den, 2, steps=3, guides=[alone])
+    for a, b, c in zip(first.drawn, second.drawn, alone.drawn, strict=True):
+        assert torch.equal(a, c)
+        assert not torch.equal(a, b)
+    assert not torch.equal(second.drawn[0], second.drawn[1])
 
 
 def test_an_answer_that_nobody_asked_for_is_refused():

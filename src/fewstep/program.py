@@ -22,6 +22,8 @@ from fewstep.guidance import LEVELS, Ask, Branch, Guide
 from fewstep.noise import BrownianNoise, KeyedNoise
 from fewstep.plan import Plan, Step
 
+# How far the draws of one guide are numbered from the next one's.
+APART = 2**40
 Number = float | Tensor
 Term = tuple[int, Number]
 
@@ -77,6 +79,11 @@ def _combine(values: list[Tensor], terms: list[Term]) -> Tensor:
         else:
             out = torch.addcmul(out, values[source], number)
     return out
+
+
+def _of(ask: Ask, place: int) -> Ask:
+    """The question as the guide at a place sees it: with draws of its own."""
+    return ask if place == 0 else replace(ask, noise=lambda slot: ask.noise(slot + place * APART))
 
 
 class Program:
@@ -187,7 +194,7 @@ class Program:
                 x = run.registers[0]
                 assert x is not None
                 ask = self._ask(run, x, row.t_next, row, index, self.preview(run))
-                run.registers[0], run.memories[place], jumped = guide.move(ask, x, run.memories[place])
+                run.registers[0], run.memories[place], jumped = guide.move(_of(ask, place), x, run.memories[place])
                 run.since_jump = 0 if jumped else run.since_jump
 
     def _ask(
@@ -241,11 +248,11 @@ class Program:
                 cond = run.cond
                 for place, guide in enumerate(self.guides):
                     if guide.level == "condition":
-                        cond, run.memories[place] = guide.condition(ask, cond, run.memories[place])
+                        cond, run.memories[place] = guide.condition(_of(ask, place), cond, run.memories[place])
                 asks.append(ask if cond is run.cond else replace(ask, cond=cond))
                 wanted.append([
-                    guide.branches(asks[-1], cond, memory) if guide.level == "network" else []
-                    for guide, memory in zip(self.guides, run.memories, strict=True)
+                    guide.branches(_of(asks[-1], place), cond, memory) if guide.level == "network" else []
+                    for place, (guide, memory) in enumerate(zip(self.guides, run.memories, strict=True))
                 ])  # fmt: skip
             raws, places = ask_together(self.denoiser, [
                 (ask.x, question.told, [Branch(ask.cond), *(b for some in branches for b in some)])
@@ -270,9 +277,9 @@ class Program:
             others = answers[at : at + count]
             at += count
             if guide.level == "network":
-                x0, run.memories[place] = guide.mix(ask, x0, answers[0], others, run.memories[place])
+                x0, run.memories[place] = guide.mix(_of(ask, place), x0, answers[0], others, run.memories[place])
             elif guide.level == "answer":
-                new, run.memories[place] = guide.answer(ask, x0, run.memories[place])
+                new, run.memories[place] = guide.answer(_of(ask, place), x0, run.memories[place])
                 if guide.keeps == "eps":
                     moved = new - x0 if ask.differentiated else (new - x0).detach()
                     run.registers[question.register] = _combine([x, moved], [(0, 1.0), (1, question.alpha)])
