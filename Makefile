@@ -38,8 +38,8 @@ docs: setup
 	@echo "open docs/build/index.html"
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks claims examples docs
-	$(BIN)/ruff format --check src tests benchmarks claims examples docs
+	$(BIN)/ruff check src tests benchmarks claims examples
+	$(BIN)/ruff format --check src tests benchmarks claims examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

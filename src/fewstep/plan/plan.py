@@ -52,8 +52,8 @@ class Plan:
     Args:
         path: the path that it runs on.
         registers: the names of the registers; "x" first; a register named "one" holds ones.
-        times: float64 (steps + 1, *place), the time of x before each step and after the last; falling or standing, but for
-            restarts and encoding, which rise.
+        times: float64 (steps + 1, *place), the time of x before each step and after the last; they fall or stand, and
+            rise in restarts and encoding.
         asks: int64 (answers, 2), rows (step, register), in the order of steps and slots.
         ask_times: float64 (answers, *place), the time of the register that is asked.
         M, B, N: the coefficients on registers, on answers and on noise.
