@@ -1,0 +1,66 @@
+"""AFDPS: an ensemble that is the posterior where guidance by x̂₀ is not."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from claims import Measured, claim
+from fewstep import VE, sample
+from fewstep.restoration import Gaussian, Matrix, Measurement, restore
+from fewstep.search import AFDPS
+from fewstep.worlds import GaussianMixture
+
+WORLD = GaussianMixture.full(
+    [0.3, 0.4, 0.3],
+    torch.tensor([[-1.5, -1.0], [1.0, 1.2], [1.5, -1.5]]),
+    torch.tensor([[[0.5, 0.2], [0.2, 0.4]], [[0.3, -0.1], [-0.1, 0.5]], [[0.4, 0.0], [0.0, 0.3]]]),
+)
+MATRIX, Y, NOISE = torch.tensor([[1.0, 0.5]], dtype=torch.float64), torch.tensor([[0.9]], dtype=torch.float64), 0.6
+
+
+def _moments(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    mean = (w[:, None] * x).sum(0)
+    return mean, (x - mean).mT @ (w[:, None] * (x - mean))
+
+
+@claim(
+    paper="Solving Inverse Problems via Diffusion-Based Priors: An Approximation-Free Ensemble Sampling Approach",
+    method="afdps",
+    says="The posterior is sampled without approximating the likelihood; the error falls with the number of particles.",
+    figure="a bound of score error + O(1/√N); better PSNR and LPIPS than methods by heuristic likelihoods",
+)
+def weighted_particles_are_the_posterior() -> Measured:
+    seen, model = Measurement(Matrix(MATRIX, (2,)), Y, Gaussian(NOISE)), WORLD.denoiser(VE(8.0))
+    exact = WORLD.posterior(MATRIX, Y[0], NOISE)
+    common = {"norm": 1.118, "data_variance": 2.0, "sigma_max": 8.0}
+    lines, off = [], {}
+    for name, parameters in {
+        "ode": {}, "ode annealed": {"annealed": True}, "ode without corrections": {"corrections": 0},
+        "sde annealed": {"form": "sde", "annealed": True, "steps": 500},
+    }.items():  # fmt: skip
+        search = AFDPS(seen, 3000, **{"steps": 150, **common, **parameters})
+        out = sample(model, 1, search=search, dtype=torch.float64)
+        mean, covariance = _moments(out.particles[0], out.weights.shares[0])
+        off[name] = (float((mean - exact.mean).norm()), float((covariance - exact.covariance).norm()))
+    dps = restore(model, seen, "dps", samples=2000, evaluations=150, dtype=torch.float64).x
+    mean, covariance = _moments(dps, torch.full((2000,), 1 / 2000, dtype=torch.float64))
+    off["DPS"] = (float((mean - exact.mean).norm()), float((covariance - exact.covariance).norm()))
+    lines = [f"{name} {a:.3f}, {b:.3f}" for name, (a, b) in off.items()]
+    spread = []
+    for k in (16, 64, 256):
+        out = sample(model, 30, search=AFDPS(seen, k, steps=60, corrections=3, **common), dtype=torch.float64)
+        means = (out.weights.shares[..., None] * out.particles).sum(1)
+        spread.append(float((means - exact.mean).square().mean().sqrt()))
+    slope = math.log(spread[-1] / spread[0]) / math.log(16)
+    figure = (
+        f"three Gaussians in the plane, one observation; distance of the mean and of the covariance from the exact "
+        f"posterior's, 3,000 particles: {'; '.join(lines)}. RMSE of a run's mean with 16, 64, 256 particles: "
+        f"{', '.join(f'{s:.3f}' for s in spread)} (slope {slope:.2f})"
+    )
+    good = max(off["ode"][0], off["ode annealed"][0]) < 0.12 < off["DPS"][0] and slope < -0.35
+    why = (
+        "The Langevin step is 0.3 of its scale; at 0.05 the mean of a run spreads twice as far, as resampled copies "
+        "part slowly. The sde form needs many levels, being stiff."
+    )
+    return Measured(figure, good, why)

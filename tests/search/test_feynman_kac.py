@@ -1,0 +1,195 @@
+"""FK steering against the exact tilt: right with all rules, biased where printed rules are, plain where it must be."""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewstep import CFG, VP, make_plan, sample
+from fewstep.errors import ArgumentError, NumericalError
+from fewstep.guidance.higs import HiGS
+from fewstep.sampling import prepare
+from fewstep.search import CollapseWarning, FKSteering, Reward, Rollouts
+from fewstep.search.particles import widened
+from fewstep.search.rewards import Scorer
+from fewstep.search.values import Looking
+from fewstep.worlds import GaussianMixture
+
+_spec = importlib.util.spec_from_file_location("bench", Path(__file__).with_name("bench.py"))
+bench = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(bench)
+
+
+def steer(n=1, plan=None, **parameters):
+    return sample(
+        bench.DENOISER, n, search=FKSteering(bench.first, **parameters), plan=plan or bench.plan(), dtype=torch.float64
+    )
+
+
+def test_the_bench_is_what_its_formulas_say():
+    x = bench.TILT.target.sample(200000, seed=1)
+    assert bench.moments(x) == pytest.approx(bench.EXACT, abs=0.015)
+    x, t = torch.tensor([[0.4], [-2.0]], dtype=torch.float64), 0.08
+    draws = bench.WORLD.posterior(torch.ones(1, 1), x[0], 0.8).sample(400000, seed=2)
+    assert float(bench.value(x, t)[0]) == pytest.approx(math.log(float(draws.exp().mean())), abs=0.01)
+    assert float(bench.value(x, 1e-9)[1]) == pytest.approx(-2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"), [("mean", "multinomial"), ("mean", "residual"), (bench.value, "systematic")]
+)
+def test_difference_samples_the_tilt(value, rule):
+    out = steer(particles=12000, value=value, resample=rule)
+    assert bench.moments(out.particles, out.weights.shares) == pytest.approx(bench.EXACT, abs=0.07)
+    assert float(out.weights.evidence) == pytest.approx(bench.TILT.evidence, abs=0.04)
+    assert out.stats.evaluations == 12000 * 201
+    assert out.stats.rewards == 12000 * (10 if value == "mean" else 1)
+
+
+def test_the_error_falls_at_the_monte_carlo_rate():
+    errors = []
+    for k in (8, 32, 128, 512):
+        out = steer(60, particles=k, plan=bench.plan(60, "sde-dpm-solver++"), below=0.5)
+        means = (out.weights.shares * out.particles[..., 0]).sum(1)
+        errors.append(float((means - bench.EXACT[1]).square().mean().sqrt()))
+    slope = math.log(errors[-1] / errors[1]) / math.log(512 / 32)
+    assert slope == pytest.approx(-0.5, abs=0.12)
+    assert errors[0] < 1.2
+
+
+def test_max_and_sum_tend_to_the_tilt_and_their_printed_ends_do_not():
+    plan = bench.plan(60)
+    for potential in ("max", "sum"):
+        exact = steer(particles=12000, plan=plan, potential=potential, weighings=2)
+        assert bench.moments(exact.particles, exact.weights.shares) == pytest.approx(bench.EXACT, abs=0.08)
+        printed = steer(particles=12000, plan=plan, potential=potential, weighings=6, ending="running")
+        assert bench.moments(printed.particles, printed.weights.shares)[1] > bench.EXACT[1] + 0.2
+
+
+def test_a_linear_gaussian_likelihood_as_reward_gives_the_posterior():
+    world = GaussianMixture.full(
+        [0.5, 0.5], torch.tensor([[-1.0, 0.5], [1.0, -0.5]]), torch.tensor([[[0.5, 0.2], [0.2, 0.4]]] * 2)
+    )
+    matrix, y, noise = torch.tensor([[1.0, 0.5]], dtype=torch.float64), torch.tensor([0.7]), 0.5
+    reward = lambda x: -0.5 * ((x.double() @ matrix.mT)[:, 0] - 0.7).square() / noise**2  # noqa: E731
+    out = sample(
+        world.denoiser(VP()), 1, search=FKSteering(reward, particles=8000, below=0.5), solver="sde-dpm-solver++",
+        steps=60, dtype=torch.float64,
+    )  # fmt: skip
+    exact, w, x = world.posterior(matrix, y, noise), out.weights.shares[0][:, None], out.particles[0]
+    mean = (w * x).sum(0)
+    assert torch.allclose(mean, exact.mean, atol=0.05)
+    assert torch.allclose((x - mean).mT @ (w * (x - mean)), exact.covariance, atol=0.05)
+
+
+def test_nothing_to_steer_by_is_plain_sampling():
+    plan = bench.plan(20)
+    plain = sample(bench.DENOISER, 3, plan=plan, seed=5).x
+    assert torch.equal(
+        sample(bench.DENOISER, 3, search=FKSteering(bench.first, particles=1), plan=plan, seed=5).x, plain
+    )
+    still = FKSteering(lambda x: torch.full((len(x),), 7.0), particles=4)
+    unsteered = FKSteering(bench.first, 0.0, particles=4)
+    a, b = (sample(bench.DENOISER, 3, search=s, plan=plan, seed=5) for s in (still, unsteered))
+    assert torch.equal(a.particles, b.particles)
+    assert a.weights.origins.tolist() == [[0, 1, 2, 3]] * 3
+    assert torch.stack(a.weights.effective).flatten().tolist() == pytest.approx([4.0] * 30)
+
+
+def test_one_weighing_at_the_end_is_importance_sampling():
+    out = steer(particles=50, plan=bench.plan(20, "ddim"), weighings=1)
+    assert torch.allclose(out.weights.shares, out.particles[..., 0].softmax(1))
+    with pytest.raises(ArgumentError, match="plan without noise"):
+        steer(particles=50, plan=bench.plan(20, "ddim"))
+
+
+def test_a_run_is_the_same_in_any_batch():
+    search = FKSteering(bench.first, particles=5, value=Rollouts(2, 2), weighings=4)
+    whole = sample(bench.DENOISER, 4, search=search, plan=bench.plan(12), seed=9)
+    alone = sample(bench.DENOISER, 1, search=search, plan=bench.plan(12), seed=9, first=2)
+    assert torch.allclose(whole.x[2:3], alone.x, atol=1e-6)
+    assert torch.equal(whole.weights.ancestors[1][2:3], alone.weights.ancestors[1])
+    assert alone.stats.evaluations == 5 * 13 + 5 * 3 * 2 * 2
+    assert alone.stats.rewards == 5 * (3 * 2 + 1)
+
+
+def test_the_best_particle_is_the_best():
+    out = steer(6, particles=4, plan=bench.plan(20), pick="best")
+    assert torch.equal(out.rewards, out.scores.max(1).values)
+    assert torch.equal(out.x[:, 0], out.rewards)
+
+
+def test_rollouts_estimate_the_soft_value():
+    session = widened(prepare(bench.DENOISER, 1, plan=bench.plan(20), dtype=torch.float64), 3, False)
+    x, t = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64)
+    looking = Looking(Rollouts(4000, 30), 1.0, Scorer(bench.first, {}, 3), session)
+    assert torch.allclose(looking(x, t, x, 0), bench.value(x, t), atol=0.08)
+
+
+def test_any_plan_and_guides_with_memory_may_stand_between_weighings():
+    """Two registers with history are resampled together, or the tilt is missed."""
+    for solver in ("sde-dpm-solver++", "sa-solver"):
+        plan = make_plan(bench.PATH, solver, bench.levels(60).clamp_max(1.0))
+        out = steer(particles=6000, plan=plan, below=0.5)
+        assert bench.moments(out.particles, out.weights.shares)[:2] == pytest.approx(bench.EXACT[:2], abs=0.08)
+    world = GaussianMixture([0.5, 0.5], torch.tensor([[-1.0], [1.0]]), torch.full((2, 1), 0.1), component_labels=[0, 1])
+    den, reward = world.denoiser(VP()), Reward(lambda x, label: x[:, 0] * (2.0 * label - 1), ("label",))
+    guides = [CFG(1.5), HiGS(0.5)]
+    out = sample(
+        den, 2, search=FKSteering(reward, particles=6, below=0.5), steps=12, guides=guides, cond={"label": [0, 1]}
+    )
+    assert out.x[0] < 0 < out.x[1]
+    alone = sample(
+        den, 1, search=FKSteering(reward, particles=6, below=0.5), steps=12, guides=guides, cond={"label": [1]}, first=1
+    )
+    assert torch.allclose(out.x[1:], alone.x, atol=1e-6)
+
+
+def test_evaluations_count_all_particles():
+    out = sample(bench.DENOISER, 2, search=FKSteering(bench.first, particles=4, weighings=2), evaluations=41)
+    assert out.stats.evaluations == 40
+
+
+@pytest.mark.parametrize(
+    ("reward", "error", "says"),
+    [
+        (lambda x: torch.full((len(x),), math.nan), NumericalError, "rows .0, 1"),
+        (lambda x: x, ArgumentError, "one number a row"),
+        (lambda x: "good", ArgumentError, "one number a row"),
+        (lambda x: torch.full((len(x),), math.inf), NumericalError, "not finite"),
+        (None, ArgumentError, "callable"),
+        (Reward(bench.first, ("prompt",)), ArgumentError, "prompt"),
+    ],
+)
+def test_bad_rewards_are_refused(reward, error, says):
+    with pytest.raises(error, match=says):
+        sample(bench.DENOISER, 1, search=FKSteering(reward), steps=12)
+
+
+def test_collapse_is_told_with_the_effective_size():
+    with pytest.warns(CollapseWarning, match=r"effective sample size of 1\.\d+ of 400"):
+        sample(bench.DENOISER, 1, search=FKSteering(bench.first, 60.0, 400, weighings=1), steps=12)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"particles": 0}, {"strength": -1.0}, {"strength": math.nan}, {"potential": "product"}, {"resample": "none"},
+        {"below": 2.0}, {"weighings": 0}, {"weighings": ()}, {"weighings": (99,)}, {"weighings": 99}, {"value": 3},
+        {"pick": "worst"}, {"ending": "open"},
+    ],
+)  # fmt: skip
+def test_bad_parameters_are_refused(bad):
+    with pytest.raises(ArgumentError, match=next(iter(bad)).split("_")[0][:6]):
+        sample(bench.DENOISER, 1, search=FKSteering(bench.first, **bad), steps=12)
+
+
+def test_what_a_search_does_not_take_is_refused():
+    search = FKSteering(bench.first)
+    for bad in ({"keep": "trajectory"}, {"grad": True}, {"evaluations": 3}, {"noise": "brownian"}):
+        with pytest.raises(ArgumentError):
+            sample(bench.DENOISER, 1, search=search, **bad)
+    with pytest.raises(ArgumentError, match="search"):
+        sample(bench.DENOISER, 1, search="fk-steering")
