@@ -28,7 +28,7 @@ def _ended(guides: list[Guide]) -> tuple[Tensor, Tensor]:
     times = path.t_of_lam(torch.linspace(-4.5, UNTIL, STEPS + 1, dtype=torch.float64))
     noise = torch.randn(COUNT, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     start = float(path.sigma(times[0])) * noise
-    x = sample(_world().denoiser(path), start=start, plan=make_plan(path, "ddim", times), guides=guides).x
+    x = sample(_world().denoiser(path), start=start, plan=make_plan(path, "ddim", times), guides=guides, seed=0).x
     return _world().log_density(x, path, times[-1]), x
 
 

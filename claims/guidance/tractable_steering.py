@@ -33,9 +33,8 @@ def a_tractable_model_helps_to_fill_in_digits() -> Measured:
     rows = {}
     for name, share in (("no circuit", 1.0), ("a from 0.83", published), ("a from 0.31", trusting)):
         guide = TractableSteering(circuit, truth, mask, share)  # type: ignore[arg-type]
-        x = sample(
-            model(), len(truth), solver="ddpm", steps=STEPS, cond={"label": [NONE] * len(truth)}, guides=[guide]
-        ).x
+        cond = {"label": [NONE] * len(truth)}
+        x = sample(model(), len(truth), solver="ddpm", steps=STEPS, cond=cond, guides=[guide], seed=0).x
         error = float((x - truth)[..., 14:, :].square().mean())
         rows[name] = (error, accuracy(x, label.tolist()))
     figure = (
