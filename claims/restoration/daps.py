@@ -5,6 +5,7 @@ import math
 import torch
 
 from claims import Measured, claim
+from claims.restoration import latent
 from claims.restoration.bench import PATH, patches, solve, told
 from fewstep.restoration import Gaussian, Measurement, PhaseRetrieval, restore
 
@@ -55,3 +56,28 @@ def nearer_to_the_posterior_with_a_better_draw() -> Measured:
     }
     mean, _, end = results.values()
     return Measured(told("30 % of the pixels seen, noise 0.1,", results), mean.deviation < end.deviation)
+
+
+@claim(
+    paper=PAPER,
+    method="daps",
+    says="It works through the decoder of a latent model, better than ReSample and PSLD.",
+    figure="LatentDAPS, FFHQ: phase retrieval 29.16 dB, ReSample 21.60",
+)
+def through_a_decoder() -> Measured:
+    shown, better = [], []
+    for task, size in (("quarter", 2e-3), ("box", 2e-4)):
+        ours = latent.solve(task, "daps", 30, count=4, inner=1, moves=20, step_size=size, sigma_max=10.0)
+        others = {
+            "psld": latent.solve(task, "psld", 30, count=4, scale=0.3, glue=0.1),
+            "resample": latent.solve(task, "resample", 30, count=4, every=5),
+        }
+        shown.append(f"{task}: {ours[0]:.2f} dB; " + ", ".join(f"{k} {v[0]:.2f}" for k, v in others.items()))
+        better.append(ours[0] > max(v[0] for v in others.values()))
+    why = "Ours runs 20 Langevin moves a level from the mean; the paper's 50 of HMC, tuned to each task."
+    return Measured(
+        "4 pictures that cifar10-latent draws, a quarter of the sides and a box hidden, noise 0.05, 30 evaluations: "
+        + "; ".join(shown),
+        all(better),
+        "" if all(better) else why,
+    )

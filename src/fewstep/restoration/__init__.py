@@ -1,5 +1,6 @@
 """Restoration: posterior sampling for inverse problems, y = A(x) + noise."""
 
+from fewstep.restoration.decoded import decoded
 from fewstep.restoration.measurement import Measurement
 from fewstep.restoration.measurement_noise import Gaussian, Noise, Poisson
 from fewstep.restoration.operators import (
@@ -24,5 +25,5 @@ from fewstep.restoration.restoring import Restored, restore, restorer_named
 __all__ = [
     "AverageDownsample", "BicubicDownsample", "Blur", "Clipping", "FourierMask", "Gaussian", "Grey", "Mask", "Matrix",
     "Measurement", "MultiCoil", "Noise", "NonlinearBlur", "Operator", "PhaseRetrieval", "Poisson", "Quantisation",
-    "RandomProjection", "Restored", "Tomography", "restore", "restorer_named",
+    "RandomProjection", "Restored", "Tomography", "decoded", "restore", "restorer_named",
 ]  # fmt: skip

@@ -9,9 +9,8 @@ Three ways in which a correction δ of x̂₀ enters, which are not the same met
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from fewstep.errors import ArgumentError
@@ -19,11 +18,9 @@ from fewstep.grids import Grid
 from fewstep.guidance import Ask, Guide
 from fewstep.loops import Loop
 from fewstep.paths import Path
-from fewstep.plan import Builder, Plan
+from fewstep.plan import Plan
 from fewstep.planning import make_plan
-from fewstep.program import Program
 from fewstep.restoration.measurement import Measurement
-from fewstep.sampling import Session
 from fewstep.solvers import Solver
 
 
@@ -100,47 +97,6 @@ class RestorationLoop(Loop):
     @abstractmethod
     def spending(self, evaluations: int) -> Self:
         """The same method at no more than so many evaluations."""
-
-
-class Questions:
-    """x̂₀ at times that are known beforehand, guides included, through one program.
-
-    Args:
-        session: what `prepare` made.
-        times: float64 (questions,), the time of each question; one that is asked twice stands there twice.
-    """
-
-    def __init__(self, session: Session, times: Tensor) -> None:
-        builder = Builder(torch.cat([times, times[-1:] * 0]), ("x", "asked"), live=("asked",))
-        builder.ask("x")
-        builder.add("x", 0, 1.0)
-        builder.add("asked", "x", 1.0)
-        plan = Plan.build(
-            session.program.plan.path, builder, source={"solver": "questions"}, deviates="it only asks, and never steps"
-        )
-        old = session.program
-        for guide in old.guides:
-            if guide.level == "state":
-                raise ArgumentError(f"this method takes no guides that move the state, got {guide!r}")
-        self._program = Program(plan, old.denoiser, old.guides, old.dtype, old.device)
-        self._run = self._program.start(session.start, session.cond, session.noise)
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network was asked so far, guidance counted."""
-        return self._run.evaluations
-
-    def ask(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(x̂₀, x) of question `number`; x is another where a guide moved it with x̂₀.
-
-        Args:
-            number: from 0.
-            x: (batch, *shape).
-        """
-        registers: list[Any] = self._run.registers
-        registers[0] = x
-        self._program.step(self._run, number)
-        return registers[0], registers[1]
 
 
 def levels(path: Path, times: Tensor) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fewstep.errors import ArgumentError
 from fewstep.restoration.measurement_noise import NOISELESS, Gaussian, Noise
-from fewstep.restoration.operators.base import Function, Operator, inverse_square
+from fewstep.restoration.operators.base import Function, inverse_square
 from fewstep.restoration.operators.conjugate_gradients import solve_by_cg
 from fewstep.restoration.operators.matrix import DENSE, Matrix, dense_matrix
 
@@ -210,8 +210,13 @@ class Measurement:
 
     def first_guess(self, drawn: Tensor) -> Tensor:
         """Where a search for x₀ may begin: A†y where the operator has it, else a draw of x's shape."""
-        known = self.linear or type(self.operator).A_dagger is not Operator.A_dagger
-        return self.project(self.seen(drawn)).expand_as(drawn) if known else drawn
+        return self.project(self.seen(drawn)).expand_as(drawn) if self.inverts(self.operator) else drawn
+
+    @staticmethod
+    def inverts(operator: Any) -> bool:
+        """Whether an operator has a pseudo-inverse A†."""
+        said = getattr(operator, "has_dagger", None)
+        return callable(getattr(operator, "A_dagger", None)) if said is None else bool(said)
 
     def prox_step(self, residual: Tensor, spread: float) -> Tensor:
         """spread·pull(residual, spread), for σ_y = 0 and spread = ∞ too, where it is A† of the residual."""

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
+from fewstep.loops.questions import Questions
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
-from fewstep.restoration.base import Questions, RestorationLoop, levels
+from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Stats
 from fewstep.sampling import Session

@@ -14,6 +14,7 @@ from fewstep.errors import ArgumentError, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
 from fewstep.restoration.base import RestorationGuide, RestorationLoop
+from fewstep.restoration.decoded import decoded
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Output
 from fewstep.sampling import sample
@@ -26,9 +27,11 @@ class Restored(Output):
 
     Args:
         measurement: what was restored; sample b·S + s belongs to its row b, of S samples a row.
+        latents: of a latent model, the states that the samples x were decoded from.
     """
 
     measurement: Measurement | None = None
+    latents: Tensor | None = None
 
     def _by_row(self) -> Tensor:
         assert self.measurement is not None
@@ -118,8 +121,9 @@ def restore(
         NumericalError: the network answered with NaN or Inf, or the samples diverged.
     """
     _check(denoiser, measurement, samples, evaluations)
-    measurement.check(denoiser.shape, denoiser.limits)
+    measurement.check(denoiser.picture_shape, denoiser.limits)
     seen = replace(measurement.repeated(samples), y=measurement.repeated(samples).y.to(device, dtype))
+    seen = decoded(seen, denoiser)
     restorer = restorer_named(method, seen, **parameters)
     common: dict[str, Any] = {"cond": cond, "seed": seed, "first": first, "dtype": dtype, "device": device}
     rows = samples * len(measurement.y)
@@ -131,4 +135,7 @@ def restore(
             raise ArgumentError(f"method {method!r} has a loop of its own, so it takes no solver and no grid")
         loop = restorer if evaluations is None else restorer.spending(evaluations)
         out = loop(denoiser, rows, guides=guides, **common)
-    return Restored(**{**vars(out), "measurement": measurement})
+    with torch.no_grad():
+        pictures = denoiser.decode(out.x)
+    latents = out.x if denoiser.latent else None
+    return Restored(**{**vars(out), "x": pictures, "latents": latents, "measurement": measurement})

@@ -50,6 +50,11 @@ class Operator(ABC):
         pulled = self.A_adjoint(y)
         return solve_by_cg(lambda x: self.A_adjoint(self.A(x)), pulled, torch.zeros_like(pulled))
 
+    @property
+    def has_dagger(self) -> bool:
+        """Whether there is an A†."""
+        return self.linear or type(self).A_dagger is not Operator.A_dagger
+
     def restrict(self, y: Tensor) -> Tensor:
         """y without what the operator never measures, such as the hidden pixels of a picture."""
         return y
