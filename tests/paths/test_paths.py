@@ -15,7 +15,8 @@ from fewstep.paths import PREDICTIONS, VE, VP, BridgePath, Cosine, Flow, change_
 BRIDGE = BridgePath(lambda t: 1 - t, lambda t: t * t, lambda t: 2 * t)
 PATHS = [VP(), VE(), Flow(), Cosine(), VP.from_betas("linear"), VP.from_betas("cosine", 50), BRIDGE]
 IDS = [f"{p.kind}{i}" for i, p in enumerate(PATHS)]
-times = st.floats(0, 1)
+# Below 1e-30 the reference's own integrator gives up; 0 itself stays.
+times = st.floats(0, 1).map(lambda t: t if t > 1e-30 else 0.0)
 
 
 def reference(path, t):

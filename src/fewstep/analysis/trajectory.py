@@ -112,7 +112,7 @@ class Trajectory:
 
 @method(
     name="trajectory-geometry", papers=["A Geometric Perspective on Diffusion Models"], arxiv="2305.19947",
-    family="theory", summary="The shape of a sampler's way: chord, curvature, principal components, the denoising trajectory.",
+    family="theory", summary="The shape of a sampler's way: chord, curvature, principal components, its answers.",
 )  # fmt: skip
 def follow(denoiser: Denoiser, start: Tensor, plan: Plan, cond: Mapping[str, Any] | None = None) -> Trajectory:
     """Run a plan and keep its way.
