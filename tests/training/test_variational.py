@@ -60,10 +60,10 @@ def test_the_bound_is_the_entropy_where_steps_are_exact(steps):
     c = torch.tensor([0.05, 0.4], dtype=torch.float64)
     world = Gaussian(torch.zeros(2), c)
     chain = Chain(OptimalVariance(world, VP()), torch.linspace(1, 0, steps + 1, dtype=torch.float64))
-    x0 = world.sample(6000, seed=1)
+    x0 = world.sample(3000, seed=1)
     want = -(torch.distributions.Normal(0.0, c.sqrt()).log_prob(x0) / math.log(2)).mean()
-    assert float(want) == pytest.approx(float((0.5 * (2 * math.pi * math.e * c).log2()).mean()), abs=0.04)
-    assert float(chain.bits_per_dimension(x0).mean()) == pytest.approx(float(want), abs=0.04)
+    assert float(want) == pytest.approx(float((0.5 * (2 * math.pi * math.e * c).log2()).mean()), abs=0.06)
+    assert float(chain.bits_per_dimension(x0).mean()) == pytest.approx(float(want), abs=0.06)
     wrong = Chain(fixed(0.0, shape=(2,)), chain.times)
     assert float(wrong.bits_per_dimension(x0).mean()) > float(want) + 0.2
 
