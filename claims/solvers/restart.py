@@ -100,7 +100,7 @@ def restart_does_no_harm() -> Measured:
     world = twenty_modes()
     floors = [float(sliced_w2(world.sample(1500, seed=k), world.sample(1500, seed=5))) for k in range(6, 14)]
     figure = (
-        f"sliced W2 with the exact denoiser: flow {plain:.3f}, Restart × 5 {ours:.3f}; eight exact sets of samples have "
+        f"sliced W2 with the exact denoiser: flow {plain:.3f}, Restart × 5 {ours:.3f}; eight exact sets have "
         f"{min(floors):.3f} to {max(floors):.3f}"
     )
     return Measured(figure, ours <= max(floors))
