@@ -23,7 +23,7 @@ from torch import Tensor
 from fewstep.errors import ArgumentError
 
 # Numbers that are made together: enough that opening a stream (8 µs) is small beside filling it.
-TOGETHER = 8192
+TOGETHER = 16384
 # A counter of Philox-4×64 gives four words, so eight numbers.
 PER_COUNT = 8
 START, STEP, TREE, GUIDE = range(4)
