@@ -117,6 +117,11 @@ def test_what_a_record_cannot_hold_is_refused():
     for options in ({"keep": "trajectory"}, {"progress": True}, {"callback": print}):
         with pytest.raises(ArgumentError, match="shows no steps"):
             sample(den, 1, steps=2, cond=cond, cuda_graph=True, **options)
+    for options in ({"reject": print}, {"search": print}, {"solver": "dpm-solver-adaptive"}):
+        with pytest.raises(ArgumentError, match="give one of them"):
+            sample(den, 1, cond=cond, cuda_graph=True, **options)
+    with pytest.raises(ArgumentError, match="give one of them"):
+        sample(den, 1, cond=cond, search=print, reject=print)
     with pytest.raises(ArgumentError, match="neither grad nor debug"):
         sample(den, 1, steps=2, cond=cond, cuda_graph=True, grad=True)
 

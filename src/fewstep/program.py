@@ -68,7 +68,8 @@ class Run:
     between: Callable[["Run", list[Tensor]], list[Tensor]] | None = None
 
 
-def _combine(values: list[Tensor], terms: list[Term]) -> Tensor:
+def combine(values: list[Tensor], terms: list[Term]) -> Tensor:
+    """Σ coefficient·values[index] over the terms; one term of coefficient 1 is that value itself."""
     (source, first), *rest = terms
     if not rest and isinstance(first, float) and first == 1.0:
         return values[source]
@@ -189,7 +190,7 @@ class Program:
         values: list[Any] = [*run.registers, *answers]
         for slot in range(row.draws):
             values.append(run.noise.step(index * self.draws + slot, *row.lam))
-        for to, new in [(to, _combine(values, terms)) for to, terms in row.writes]:
+        for to, new in [(to, combine(values, terms)) for to, terms in row.writes]:
             run.registers[to] = new
         run.since_jump += 1
         for place, guide in enumerate(self.guides):
@@ -239,7 +240,7 @@ class Program:
     def _x0(self, question: Question, x: Tensor, raw: Tensor) -> Tensor:
         if self.denoiser.predicts == "x0":
             return raw
-        return _combine([x, raw], [(0, question.on_x), (1, question.on_raw)])
+        return combine([x, raw], [(0, question.on_x), (1, question.on_raw)])
 
     def _guided(self, run: Run, row: Row, states: list[Tensor], index: int) -> list[Tensor]:
         through, grad = torch.is_grad_enabled(), any(g.needs_grad for g in self.guides)
@@ -285,7 +286,7 @@ class Program:
                 new, run.memories[place] = guide.answer(_of(ask, place), x0, run.memories[place])
                 if guide.keeps == "eps":
                     moved = new - x0 if ask.differentiated else (new - x0).detach()
-                    run.registers[question.register] = _combine([x, moved], [(0, 1.0), (1, question.alpha)])
+                    run.registers[question.register] = combine([x, moved], [(0, 1.0), (1, question.alpha)])
                 x0 = new
         x0 = x0.detach() if not ask.differentiated and x0.requires_grad else x0
         run.answer = (x, x0, None)

@@ -243,22 +243,24 @@ def sample(
     """
     if keep not in KEEPS:
         raise unknown("keep", keep, KEEPS)
-    for what, other in (("search", search), ("reject", reject)):
+    shows = keep != "final" or progress or callback is not None
+    others = {"search": search, "reject": reject, "a loop as solver": loop_asked(options)}
+    asked: dict[str, Callable[..., Output] | None] = {k: v for k, v in others.items() if v is not None}
+    if cuda_graph:
+        asked["cuda_graph"] = None
+    if len(asked) > 1:
+        raise ArgumentError(f"{' and '.join(asked)} are each a run of their own: give one of them")
+    for what, other in asked.items():
+        if shows:
+            raise ArgumentError(f"{what} shows no steps: leave keep, progress and callback out")
         if other is not None:
-            if not callable(other) or keep != "final" or progress or callback is not None:
-                raise ArgumentError(f"{what} must be a {what}, without keep, progress and callback; got {other!r}")
+            if not callable(other):
+                raise ArgumentError(f"{what} must be a {what}, got {other!r}")
             return other(denoiser, n, **options)
-    loop = loop_asked(options)
-    if loop is not None:
-        if keep != "final" or progress or callback is not None or cuda_graph:
-            raise ArgumentError("a loop shows no steps: leave keep, progress, callback and cuda_graph out")
-        return loop(denoiser, n, **options)
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
     states, answers, x, evaluations = [session.start], [], session.start, 0
     if cuda_graph:
-        if keep != "final" or progress or callback is not None:
-            raise ArgumentError("cuda_graph=True shows no steps: leave keep, progress and callback out")
         x, evaluations = session.at_once()
     events: Iterable[Event] = () if cuda_graph else session.events()
     if progress:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fewstep.diffusers.timetable import AT_THE_BEGINNING, Entry, Timetable
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.program import _combine
+from fewstep.program import combine
 
 
 @dataclass
@@ -110,7 +110,7 @@ class RunState:
         row = self.table.rows_after(self.jump)[index]
         values = [*self.registers, *self.answers]
         values += [noise(values[0]) for _ in range(row.draws)]  # type: ignore[arg-type]
-        for to, new in [(to, _combine(values, terms)) for to, terms in row.writes]:  # type: ignore[arg-type]
+        for to, new in [(to, combine(values, terms)) for to, terms in row.writes]:  # type: ignore[arg-type]
             self.registers[to] = new
         self.answers = []
         self.jump += 1
