@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from fewstep.errors import ArgumentError
@@ -50,6 +49,8 @@ class Beta:
     def quantiles(self, n: int) -> Tensor:
         """Q at n levels evenly spaced from 1 down to 0, float64."""
         levels = np.linspace(1, 0, n) if n > 1 else np.ones(1)
+        from scipy.special import betaincinv
+
         return torch.from_numpy(betaincinv(self.a, self.b, levels))
 
     def __call__(self, path: Path, steps: int, start: float = 1.0) -> Tensor:
