@@ -1,0 +1,88 @@
+"""Commands that draw pictures: sample, compare, show."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewstep.cli.options import Grid, Solver
+
+
+def sample(
+    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "mnist",
+    n: Annotated[int, typer.Option("--n", "-n", help="How many pictures.")] = 16,
+    solver: Solver = "dpm-solver++",
+    grid: Grid = "logsnr",
+    steps: Annotated[int | None, typer.Option(help="Grid intervals; 8 unless given.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Evaluations a sample instead of steps.")] = None,
+    label: Annotated[int | None, typer.Option(help="A class; all in turn unless given.")] = None,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
+) -> None:
+    """Draw samples and write them as one picture that carries its recipe.
+
+    Example: fewstep sample --model mnist --steps 8 --guidance 2 --out digits.png
+    """
+    from fewstep.guidance import CFG
+    from fewstep.loading import load
+    from fewstep.sampling import sample as draw
+
+    denoiser = load(model)
+    labels = [i % denoiser.null["label"] if label is None else label for i in range(n)]
+    guides = [] if guidance == 1 else [CFG(guidance)]
+    result = draw(
+        denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, guides=guides,
+        cond={"label": labels}, seed=seed,
+    )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace(result, x=denoiser.decode(result.x)).save(str(out))
+    typer.echo(f"{out}: {n} pictures, {result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s")
+
+
+def compare(
+    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    solver: Annotated[list[str] | None, typer.Option(help="A solver; once for each.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="A grid; once for each.")] = None,
+    evaluations: Annotated[list[int] | None, typer.Option(help="Evaluations a sample; once for each.")] = None,
+    plan: Annotated[list[Path] | None, typer.Option(help="A plan file to compare too; once for each.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many samples.")] = 8,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="The picture to write: PNG, SVG or PDF.")] = Path("compare.png"),
+) -> None:
+    """Compare samplers on the same noises: a table of errors to the exact flow, and a picture.
+
+    Example: fewstep compare --solver ddim --solver dpm-solver++ --evaluations 5 --evaluations 10
+    """
+    from rich.console import Console
+
+    from fewstep.comparison import compare as run
+    from fewstep.guidance import CFG
+    from fewstep.loading import load
+    from fewstep.plan import Plan
+
+    denoiser = load(model)
+    classes = denoiser.null.get("label", 0)
+    cond = {"label": [i % classes for i in range(n)]} if classes else None
+    with Console(stderr=True).status("comparing") as status:
+        result = run(
+            denoiser, solver or ["ddim", "heun", "dpm-solver++"], evaluations or [5, 8, 10, 20],
+            grids=grid or ["logsnr"], plans={file.stem: Plan.load(str(file)) for file in plan or []}, n=n,
+            guides=[] if guidance == 1 else [CFG(guidance)], cond=cond, seed=seed, tell=status.update,
+        )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    typer.echo(f"{result}\n{out}")
+
+
+def show(picture: Annotated[Path, typer.Argument(help="A picture that fewstep wrote.")]) -> None:
+    """Print the recipe that a picture carries: plan, seeds and versions."""
+    from fewstep.pictures import read_recipe
+    from fewstep.plan.files import loads
+
+    recipe = read_recipe(str(picture))
+    typer.echo(str(loads(json.dumps(recipe["plan"]))))
+    typer.echo(f"seeds {recipe['seeds']}\nversions {recipe['versions']}")

@@ -1,0 +1,45 @@
+"""Commands that show what there is: catalog, demo, doctor."""
+
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def catalog(as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False) -> None:
+    """List every method: name, family, papers, summary, module."""
+    from fewstep.catalog import methods
+
+    if as_json:
+        typer.echo(json.dumps([m.to_json() for m in methods()], indent=1, ensure_ascii=False))
+        return
+    for m in methods():
+        typer.echo(f"{m.family:12} {m.name:16} {m.summary}")
+
+
+def demo(out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("out/demo")) -> None:
+    """Write a page that shows how few steps suffice, with the shipped models."""
+    from rich.console import Console
+
+    from fewstep.demo import write_demo
+
+    with Console(stderr=True).status("beginning") as status:
+        page = write_demo(out, tell=status.update)
+    typer.echo(f"open {page}")
+
+
+def doctor() -> None:
+    """Say what is installed: versions, devices, extras."""
+    import torch
+
+    typer.echo(f"python {sys.version.split()[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    typer.echo(f"accelerators: {', '.join(devices) or 'none'}")
+    for name in ("fewstep", "numpy", "safetensors", "diffusers", "deepinv", "gradio", "ray", "pyarrow"):
+        try:
+            typer.echo(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            typer.echo(f"{name} is not installed")

@@ -1,0 +1,56 @@
+"""The command restore."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def restore(
+    picture: Annotated[Path, typer.Argument(help="The picture; clean unless --own or --mask says otherwise.")],
+    degrade: Annotated[
+        str,
+        typer.Option(
+            help="none, half, box, random:0.3, blur:1.5, motion:7, downsample:4, bicubic:4, grey, tomography:8, phase "
+            "or clip; the number is optional."
+        ),
+    ] = "box",
+    mask: Annotated[
+        Path | None, typer.Option(help="A picture, white where yours is known; hidden pixels are filled in.")
+    ] = None,
+    own: Annotated[bool, typer.Option("--own", help="The picture is degraded already, as --degrade says.")] = False,
+    noise: Annotated[float, typer.Option(help="The noise's deviation where pictures lie in [-1, 1].")] = 0.05,
+    method: Annotated[str, typer.Option(help="A method of family restoration in `fewstep catalog`.")] = "ddrm",
+    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    evaluations: Annotated[int | None, typer.Option(help="Evaluations a sample; the paper's unless given.")] = None,
+    samples: Annotated[int, typer.Option(help="How many samples of the posterior.")] = 8,
+    label: Annotated[int | None, typer.Option(help="A class of the model; none unless given.")] = None,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="The picture of the samples; mean and deviation beside it.")] = Path(
+        "restored.png"
+    ),
+) -> None:
+    """Restore a picture: several samples of what it may have been, their mean and their deviation, as pictures.
+
+    Example: fewstep restore cat.png --degrade random:0.3 --method diffpir --model cifar10 --out back.png
+
+    Your own: fewstep restore broken.png --mask known.png --noise 0.02
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fewstep.loading import load
+    from fewstep.restoration.from_picture import Job, restored, write
+
+    denoiser = load(model)
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{method}, evaluations", total=evaluations)
+        result, done = restored(
+            Job(picture, degrade, mask, own, noise), denoiser, method, lambda share: progress.advance(bar, share),
+            label, samples, seed=seed, evaluations=evaluations,
+        )  # fmt: skip
+    files = write(result, out)
+    if done:
+        typer.echo(f"{picture}: {done}")
+    spent = f"{result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s"
+    typer.echo(f"{', '.join(map(str, files))}: {samples} samples, {spent}; largest deviation {result.std.max():.3f}")
