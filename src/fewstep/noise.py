@@ -90,20 +90,20 @@ class KeyedNoise:
         self.dtype, self.device = dtype, device
         self._together = max(1, TOGETHER // max(math.prod(shape), 1))
         self._wanted: int | None = None
-        self._held: dict[int, tuple[int, Tensor]] = {}
+        self._held: dict[int, tuple[int, tuple[Tensor, ...]]] = {}
 
     def _draw(self, index: int, kind: int) -> Tensor:
         """Draw `index`; steps are made and moved several at a time, guides' draws each alone."""
-        first, held = self._held.get(kind, (0, None))
-        if held is None or not first <= index < first + held.shape[1]:
+        first, held = self._held.get(kind, (0, ()))
+        if not first <= index < first + len(held):
             count = 1
             if kind == STEP:
                 left = self._together if self._wanted is None else max(1, self._wanted - index)
                 count = min(self._together, left)
             made = draw(self.seed, self.samples, self.shape, index, kind, count=count)
-            first, held = index, made.to(self.dtype).to(self.device)
+            first, held = index, made.to(self.dtype).to(self.device).unbind(1)
             self._held[kind] = (first, held)
-        return held[:, index - first]
+        return held[index - first]
 
     def start(self) -> Tensor:
         """The noise that the run starts from: (samples, *shape)."""

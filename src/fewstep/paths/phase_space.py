@@ -51,6 +51,11 @@ class Kernel:
         """The factors of (x, m) in x_seen/σ."""
         return (self.inverse @ self.mean[..., None])[..., 0] / self.worth[..., None]
 
+    @property
+    def frame(self) -> Tensor:
+        """(x, m) from (x_seen/σ, ξ), where ξ ~ N(0, 1) is what the seen state leaves open: (…, 2, 2)."""
+        return torch.stack([self.mean / self.worth[..., None], self.rest], -1)
+
 
 @dataclass(frozen=True)
 class PhaseSpace:

@@ -1,38 +1,46 @@
-"""Splitting integrators: position and momentum are moved in turns (Pandey, Rudolph & Mandt 2024).
+"""Integrators in phase space: position and momentum are moved in turns (Pandey, Rudolph & Mandt 2024).
 
 The state is lifted to the pair z = (x, m) of `paths.phase_space`, whose score s = −Σ⁻¹(z − μ·x̂₀) an ordinary denoiser
-knows: register x is what it sees of the pair, position and momentum are two more.  Back over h = b − b′ the
-probability flow is split into X and P, and the reverse equation into A, B and O,
+knows.  Registers hold the pair as what the denoiser sees of it, "x", and what it leaves open, "unseen", which is drawn
+from N(0, 1) at the start.  Back over h = b − b′ the probability flow is split into X and P, and the reverse equation
+into A, B and O,
 
     X   x ← x + ½h(Γx − m/M + Γs_x)                    P   m ← m + ½h(x + νm + Mν·s_m)
     A   x ← x + ½h(2Γx − m/M + 2Γs_x)                  B   m ← m + ½h(x + 2νm + 2Mν·s_m)
     O   x ← e^{−hΓ/2}x + √(1 − e^{−λ_s hΓ})ξ,          m ← e^{−hν/2}m + √M·√(1 − e^{−hν})ξ′
 
-Euler–Maruyama moves both at once, by ½h(Γx − m/M + 2Γs_x) and ½h(x + νm + 2Mν·s_m), and draws √(hΓ)ξ and √(hMν)ξ′.
+Euler–Maruyama, E, moves both at once, by ½h(Γx − m/M + 2Γs_x) and ½h(x + νm + 2Mν·s_m), and draws √(hΓ)ξ, √(hMν)ξ′.
+The conjugate integrator, C, is the whole flow while the answer stands still (the paper's with B = 0 in the coordinates
+of x̂₀): in u = L⁻¹(z − μ·x̂₀), Σ = LLᵀ with L lower triangular, the flow is nothing but a turn, so
+
+    C   z ← μ′·x̂₀ + L′·R(θ′ − θ)·L⁻¹·(z − μ·x̂₀),      dθ/db = (L₁₁/M − Γ·L₁₀/(L₀₀L₁₁))/(2L₀₀),
+
+R(θ) = ((cos θ, sin θ), (−sin θ, cos θ)): DDIM in phase space, on its path exactly whatever the step.
 
 "Naive" asks anew before each part, at the time where the step begins; "reduced" uses one answer for several parts, and
 asks at the new time for the last half of velocity Verlet: 1 evaluation a step for symplectic Euler and OBA, 2 for
-velocity Verlet, where naive needs 2 and 3.  The first row opens the pair from the state, z = K·x_seen + r·ξ; an O
-shares the row before it, and the first has a row of its own; the step to clean data takes x̂₀.
+velocity Verlet, where naive needs 2 and 3.  An O shares the row before it, and the first has a row of its own; the step
+to clean data takes x̂₀.
 
-All are explicit: they need steps of at most about 1 of the clock b, which is about 11 at λ = −5 and 1.4 at λ = 0.
+All but C are explicit: they need steps of at most about 1 of the clock b, which is about 11 at λ = −5 and 1.4 at λ = 0.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
-from fewstep.paths.phase_space import Kernel, PhaseSpace
+from fewstep.paths.phase_space import LEAST, Kernel, PhaseSpace
 from fewstep.plan import Builder, Plan
 
 # A pair in the making is (2, 5): the factors of these in the position and in the momentum.
-SOURCES: tuple[str | int, ...] = ("position", "momentum", 0, "noise", "noise1")
-OPENING: tuple[str | int, ...] = ("x", "noise")
+SOURCES: tuple[str | int, ...] = ("x", "unseen", 0, "noise", "noise1")
+NODES = 64
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ SCHEMES = {
     "velocity-verlet": Scheme(((*HALF, ("X", 1.0)), HALF), late=True),
     "naive-oba": Scheme(((("B", 1.0),), (("A", 1.0),)), opens=True),
     "oba": Scheme(((("B", 1.0), ("A", 1.0)),), opens=True),
+    "conjugate": Scheme(((("C", 1.0),),)),
 }
 
 
@@ -72,9 +81,14 @@ SCHEMES = {
     family="solvers", scheme="oba",
     summary="Position and momentum by the reduced OBA splitting of the reverse equation in phase space, 1 evaluation.",
 )  # fmt: skip
+@method(
+    name="phase-space-conjugate", papers=["Efficient Integrators for Diffusion Generative Models"], arxiv="2310.07894",
+    family="solvers", scheme="conjugate",
+    summary="The flow of position and momentum, exact while the answer stands still: DDIM in phase space.",
+)  # fmt: skip
 @dataclass(frozen=True)
-class PhaseSpaceSplitting:
-    """A splitting integrator of the phase-space diffusion.
+class PhaseSpaceIntegrator:
+    """An integrator of the phase-space diffusion.
 
     Args:
         scheme: one of SCHEMES, reduced unless it says naive.
@@ -108,7 +122,7 @@ class PhaseSpaceSplitting:
 
     @property
     def stochastic(self) -> bool:
-        """Whether it draws noise; all do, as the momentum at the start is drawn."""
+        """Whether it draws noise; all do, as what the state leaves open is drawn at the start."""
         return True
 
     def __call__(self, path: Path, times: Tensor, source: dict[str, Any] | None = None) -> Plan:
@@ -120,8 +134,13 @@ class PhaseSpaceSplitting:
         if times.ndim != 1:
             raise ArgumentError(f"phase space needs one time for all, got times of shape {tuple(times.shape)}")
         writer = _Writer(path, times.detach(), self._space(), SCHEMES[self.scheme], self.position_noise)
-        deviates = "position and momentum are integrated numerically, so that x lands near its path and not on it"
-        return Plan.build(path, writer.write(), source={**asdict(self), **(source or {})}, deviates=deviates)
+        source = {**asdict(self), **(source or {})}
+        return Plan.build(path, writer.write(), source=source, deviates=self._deviates(float(path.lam(times[0]))))
+
+    def _deviates(self, lam: float) -> str:
+        if self.scheme != "conjugate":
+            return "position and momentum are integrated numerically, so that x lands near its path and not on it"
+        return "" if lam > LEAST + 1 else f"a start of pure noise is opened as one of λ = {LEAST:.0f}"
 
 
 class _Writer:
@@ -132,8 +151,10 @@ class _Writer:
         self.position_noise = position_noise
         self.cleans = float(path.sigma(times[-1])) == 0
         inner = times[:-1] if self.cleans else times
-        b = space.b_of_lam(path.lam(inner))
-        self.kernels, self.sigma, self.h = [space.kernel(v) for v in b], path.sigma(inner), b[:-1] - b[1:]
+        self.b = space.b_of_lam(path.lam(inner))
+        self.kernels, self.sigma, self.h = [space.kernel(v) for v in self.b], path.sigma(inner), -self.b.diff()
+        self.frames = torch.stack([kernel.frame for kernel in self.kernels])
+        self.frames[..., 0] /= self.sigma[:, None]
 
     def write(self) -> Builder:
         """The table."""
@@ -144,29 +165,30 @@ class _Writer:
         ]
         opening = 2 if self.scheme.opens and steps else 1
         inner = self.times[torch.tensor([0] * (1 + opening) + ends)]
-        builder = Builder(torch.cat([inner, self.times[-1:]]) if self.cleans else inner, ("x", "position", "momentum"))
-        kernel = self.kernels[0]
-        opened = torch.stack([kernel.mean / kernel.worth / self.sigma[0], kernel.rest], -1)
-        self._put(builder, 0, opened, OPENING, 0)
+        builder = Builder(torch.cat([inner, self.times[-1:]]) if self.cleans else inner, ("x", "unseen"))
+        builder.add("unseen", "noise", 1.0, range(1))
         if opening == 2:
-            self._put(builder, 1, self._ornstein(0, torch.eye(2, 5, dtype=torch.float64)), SOURCES, 0)
+            self._put(builder, 1, self._ornstein(0, self._pair(0)), 0)
         for step in range(steps):
             for row in range(per):
                 number = step * per + row
-                at = opening + number
+                at, before = opening + number, ends[number - 1] if number else 0
                 builder.ask("x", steps=range(at, at + 1))
-                self._put(builder, at, self._row(step, row), SOURCES, ends[number])
+                self._put(builder, at, self._row(step, row, self._pair(before)), ends[number])
         if self.cleans:
             last = range(builder.steps - 1, builder.steps)
             builder.ask("x", steps=last)
             builder.add("x", 0, 1.0, last)
         return builder
 
-    def _put(self, builder: Builder, row: int, pair: Tensor, sources: tuple[str | int, ...], at: int) -> None:
-        """The pair, and what a network sees of it at time number `at`, as row `row` of the table."""
-        seen = self.sigma[at] * self.kernels[at].seen @ pair
-        for source, *values in zip(sources, pair[0], pair[1], seen, strict=True):
-            for to, value in zip(("position", "momentum", "x"), values, strict=True):
+    def _pair(self, at: int) -> Tensor:
+        """The pair as the registers hold it at time number `at`."""
+        return torch.cat([self.frames[at], torch.zeros(2, 3, dtype=torch.float64)], 1)
+
+    def _put(self, builder: Builder, row: int, pair: Tensor, at: int) -> None:
+        """The pair as the registers hold it at time number `at`, as row `row` of the table."""
+        for to, factors in zip(("x", "unseen"), torch.linalg.solve(self.frames[at], pair), strict=True):
+            for source, value in zip(SOURCES, factors, strict=True):
                 builder.add(to, source, value, range(row, row + 1))
 
     def _ornstein(self, step: int, pair: Tensor) -> Tensor:
@@ -174,20 +196,32 @@ class _Writer:
         rates = torch.tensor([self.space.friction, self.space.momentum_friction], dtype=torch.float64)
         shrink = torch.exp(-rates * self.h[step] / 2)
         fresh = rates * torch.tensor([self.position_noise, 1.0], dtype=torch.float64)
-        drawn = (-torch.expm1(-fresh * self.h[step])).sqrt() * torch.tensor([1, self.space.mass**0.5])
+        spread = torch.tensor([1.0, self.space.mass], dtype=torch.float64)
+        drawn = (-torch.expm1(-fresh * self.h[step]) * spread).sqrt()
         pair = shrink[:, None] * pair
         pair[:, 3:] += torch.diag(drawn)
         return pair
 
-    def _row(self, step: int, row: int) -> Tensor:
+    def _row(self, step: int, row: int, pair: Tensor) -> Tensor:
         """The pair after the parts that follow evaluation number `row` of a step."""
         late = self.scheme.late and row == len(self.scheme.rows) - 1
-        pair = torch.eye(2, 5, dtype=torch.float64)
-        score = _score(self.kernels[step + late], pair)
+        score = -self.kernels[step + late].inverse @ _off(self.kernels[step + late], pair)
         for letter, share in self.scheme.rows[row]:
-            pair = self._part(letter, share * self.h[step], pair, score)
+            if letter == "C":
+                pair = self._conjugate(step, pair)
+            else:
+                pair = self._part(letter, share * self.h[step], pair, score)
         if row == len(self.scheme.rows) - 1 and self.scheme.opens and step + 1 < len(self.h):
             return self._ornstein(step + 1, pair)
+        return pair
+
+    def _conjugate(self, step: int, pair: Tensor) -> Tensor:
+        """C over step number `step`."""
+        ends = self.b[step : step + 2]
+        before, after = torch.linalg.cholesky(self.space.covariance(ends))
+        off = torch.linalg.solve_triangular(before, _off(self.kernels[step], pair), upper=False)
+        pair = after @ _turn(self.space, ends) @ off
+        pair[:, 2] += self.kernels[step + 1].mean
         return pair
 
     def _part(self, letter: str, h: Tensor, pair: Tensor, score: Tensor) -> Tensor:
@@ -207,8 +241,21 @@ class _Writer:
         return pair
 
 
-def _score(kernel: Kernel, pair: Tensor) -> Tensor:
-    """−Σ⁻¹(z − μ·x̂₀) as factors of SOURCES."""
+def _off(kernel: Kernel, pair: Tensor) -> Tensor:
+    """z − μ·x̂₀ as factors of SOURCES."""
     off = pair.clone()
     off[:, 2] -= kernel.mean
-    return -kernel.inverse @ off
+    return off
+
+
+def _turn(space: PhaseSpace, ends: Tensor) -> Tensor:
+    """R(θ′ − θ) from b to b′, (2, 2), by Gauss and Legendre in log b."""
+    x, w = (torch.from_numpy(v) for v in leggauss(NODES))
+    middle, half = ends.log().mean(), (ends[1] / ends[0]).log() / 2
+    at = (middle + half * x).exp()
+    root = torch.linalg.cholesky(space.covariance(at))
+    first, across, second = root[..., 0, 0], root[..., 1, 0], root[..., 1, 1]
+    rate = (second / space.mass - space.friction * across / (first * second)) / (2 * first)
+    angle = (w * rate * at).sum() * half
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([c, s]), torch.stack([-s, c])])

@@ -10,7 +10,7 @@ from fewstep import VP, make_plan
 from fewstep.analysis import gaussian_w2
 from fewstep.paths import Path
 from fewstep.paths.phase_space import PhaseSpace
-from fewstep.solvers.phase_space_splitting import SCHEMES, PhaseSpaceSplitting
+from fewstep.solvers.phase_space_integrators import SCHEMES, PhaseSpaceIntegrator
 
 PAPER = "Efficient Integrators for Diffusion Generative Models"
 VARIANCES = torch.tensor([0.02, 0.1, 0.4, 1.0, 1.5], dtype=torch.float64)
@@ -30,7 +30,7 @@ def _clock(path: Path, steps: int, start: float = 1.0) -> Tensor:
 @cache
 def _w2(scheme: str, evaluations: int, position_noise: float = 1.0) -> float:
     steps = (evaluations - 1) // len(SCHEMES[scheme].rows) + 1
-    plan = make_plan(VP(), PhaseSpaceSplitting(scheme, position_noise), _clock, steps)
+    plan = make_plan(VP(), PhaseSpaceIntegrator(scheme, position_noise), _clock, steps)
     return float(gaussian_w2(plan, VARIANCES, MEANS))
 
 
