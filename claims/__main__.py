@@ -1,7 +1,7 @@
 """Measure claims and write docs/claims.md: python -m claims [--page] [family/name …].
 
-Results are kept in claims/results.json, each with its date, device and commit; naming claims measures only those again,
-and --page measures none.
+Results are kept in the package, src/fewstep/assets/claims.json, each with its date, device and commit; naming claims
+measures only those again, and --page measures none.
 """
 
 import json
@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import track
 
 from claims import CLAIMS, Claim
+from fewstep.measured import FILE as RESULTS
 
 ROOT = Path(__file__).parent
-RESULTS, PAGE = ROOT / "results.json", ROOT.parent / "docs" / "claims.md"
+PAGE = ROOT.parent / "docs" / "claims.md"
 INTRODUCTION = """# Claims
 
 A sentence of each paper beside what we measured, on our small models and on worlds whose answer is exact; so the
@@ -87,7 +88,11 @@ def main(arguments: list[str]) -> int:
 
 def keep(claims: list[Claim], results: dict[str, dict[str, object]]) -> None:
     """Write what was measured so far, so that an interrupted run loses nothing."""
-    kept = {c.name: results[c.name] for c in claims if c.name in results}
+    kept = {
+        c.name: {**results[c.name], "paper": c.paper, "method": c.method, "says": c.says, "published": c.figure}
+        for c in claims
+        if c.name in results
+    }
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
     PAGE.write_text(page(claims, kept), encoding="utf8")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fewstep.encoding import encode, slerp
     from fewstep.guidance import CFG, Guide
     from fewstep.loading import load
+    from fewstep.measured import Claimed, claims
     from fewstep.paths import VE, VP, BridgePath, Cosine, Flow
     from fewstep.plan import Plan
     from fewstep.planning import make_plan
@@ -28,6 +29,7 @@ _NAMES = {
     "encoding": ["encode", "slerp"],
     "guidance": ["CFG", "Guide"],
     "loading": ["load"],
+    "measured": ["Claimed", "claims"],
     "paths": ["VE", "VP", "BridgePath", "Cosine", "Flow"],
     "plan": ["Plan"],
     "planning": ["make_plan"],
@@ -42,9 +44,9 @@ _FOLDERS = (
 )  # fmt: skip
 
 __all__ = [
-    "CFG", "VE", "VP", "BridgePath", "Cosine", "Denoiser", "Event", "Flow", "Guide", "Measurement", "Method", "Output",
-    "Plan", "compare", "encode", "load", "make_plan", "methods", "restore", "sample", "slerp", "stream", "tune", "wrap",
-    "wrap_bridge",
+    "CFG", "VE", "VP", "BridgePath", "Claimed", "Cosine", "Denoiser", "Event", "Flow", "Guide", "Measurement",
+    "Method", "Output", "Plan", "claims", "compare", "encode", "load", "make_plan", "methods", "restore", "sample",
+    "slerp", "stream", "tune", "wrap", "wrap_bridge",
 ]  # fmt: skip
 
 
