@@ -9,6 +9,7 @@ from typing import Any
 from fewstep.comparison import Comparison, compare
 from fewstep.denoisers import Denoiser
 from fewstep.loading import load
+from fewstep.pages import head
 from fewstep.pictures import grid_of
 from fewstep.sampling import sample
 
@@ -16,18 +17,6 @@ COUNTS = (5, 10, 20, 50)
 EVALUATIONS = 8
 MODELS = ("cifar10", "mnist")
 WORLD = "cifar10-lowrank"
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.6 system-ui,sans-serif;max-width:64rem;margin:2.5rem auto;padding:0 1.2rem}
-h1{font-size:2.1rem;line-height:1.2;margin-bottom:.3rem}h2{margin-top:2.6rem}
-.lead{font-size:1.1rem;opacity:.8}figure{margin:1rem 0}figcaption{font-size:.88rem;opacity:.75}
-img{max-width:100%;border-radius:6px}img.pixels{image-rendering:pixelated;background:#000}
-img.plot{background:#fff;padding:.4rem}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.25rem .9rem .25rem 0;text-align:right}
-th{border-bottom:1px solid #8888}td:first-child,th:first-child{text-align:left}
-code{background:#8882;padding:.1rem .3rem;border-radius:4px}
-pre{background:#8882;padding:.8rem 1rem;border-radius:6px;overflow-x:auto}
-"""
 
 
 def _figure(name: str, caption: str, width: int, kind: str = "pixels") -> str:
@@ -48,9 +37,7 @@ def write_demo(out: Path, seed: int = 0, tell: Callable[[str], None] = lambda li
     """
     out.mkdir(parents=True, exist_ok=True)
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        '<meta name=viewport content="width=device-width, initial-scale=1">',
-        f"<title>fewstep: how few steps suffice</title><style>{STYLE}</style>",
+        head("fewstep: how few steps suffice"),
         "<h1>How few steps suffice</h1>",
         f"<p class=lead>Small models that come with fewstep, {EVALUATIONS} network evaluations a picture.</p>",
     ]

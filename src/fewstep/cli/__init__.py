@@ -3,8 +3,9 @@
 import typer
 
 from fewstep.cli.drawing import compare, sample, show
+from fewstep.cli.generating import generate
 from fewstep.cli.learning import train
-from fewstep.cli.looking import catalog, demo, doctor
+from fewstep.cli.looking import catalog, demo, doctor, report
 from fewstep.cli.plans import plan, tune
 from fewstep.cli.restoring import restore
 from fewstep.errors import FewstepError
@@ -12,7 +13,7 @@ from fewstep.errors import FewstepError
 app = typer.Typer(
     no_args_is_help=True, add_completion=True, help="Diffusion and flow models in few network evaluations."
 )
-for command in (sample, restore, compare, tune, plan, show, catalog, train, demo, doctor):
+for command in (sample, generate, restore, compare, tune, plan, show, catalog, report, train, demo, doctor):
     app.command()(command)
 
 

@@ -31,6 +31,19 @@ def demo(out: Annotated[Path, typer.Option(help="The folder of the page.")] = Pa
     typer.echo(f"open {page}")
 
 
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder of the pages that benchmarks wrote.")] = Path("benchmarks"),
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("out/report.html"),
+) -> None:
+    """Write one page of what benchmarks and claims measured, with interactive plots; it needs no network.
+
+    Example: fewstep report benchmarks --out out/report.html
+    """
+    from fewstep.reporting import write_report
+
+    typer.echo(f"open {write_report(folder, out)}")
+
+
 def doctor() -> None:
     """Say what is installed: versions, devices, extras."""
     import torch
