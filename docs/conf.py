@@ -7,8 +7,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "fewstep"
 author = "the fewstep authors"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "methods_page"]
-source_suffix = {".md": "markdown"}
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery",
+    "methods_page",
+]  # fmt: skip
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples/recipes", "gallery_dirs": "recipes", "abort_on_example_error": True,
+    "download_all_examples": False, "show_memory": False, "show_signature": False, "remove_config_comments": True,
+}  # fmt: skip
 exclude_patterns = ["build"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
