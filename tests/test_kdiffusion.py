@@ -1,14 +1,17 @@
 """Our solvers as k-diffusion's samplers, beside k-diffusion itself; and the names that tools use."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from peers import k_diffusion
 
 from fewstep import VE, VP, Flow, make_plan, sample, wrap
 from fewstep.aliases import CODES, SAMPLERS, SCHEDULES, from_alias
-from fewstep.catalog import methods
 from fewstep.errors import ArgumentError
+from fewstep.grids import GRIDS
 from fewstep.kdiffusion import from_sigmas, sample_fewstep, to_sigmas
+from fewstep.solvers import solver_named
 
 SIGMAS = torch.tensor([14.6, 7.0, 3.1, 1.2, 0.5, 0.12, 0.0])
 
@@ -47,8 +50,18 @@ def test_the_same_as_k_diffusion(theirs, code, end):
             assert torch.allclose(mine[key], other[key], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("code", ["euler_ancestral", "dpmpp_2m_sde"])
-def test_the_same_as_k_diffusion_with_the_same_noise(theirs, code):
+@pytest.mark.parametrize(
+    ("code", "function", "options"),
+    [
+        ("euler_ancestral", "euler_ancestral", {}),
+        ("dpmpp_2m_sde", "dpmpp_2m_sde", {}),
+        ("dpmpp_2m_sde_heun", "dpmpp_2m_sde", {"solver_type": "heun"}),
+        ("dpmpp_3m_sde", "dpmpp_3m_sde", {}),
+        ("res_multistep", "dpmpp_2m_sde", {"solver_type": "heun", "eta": 0.0}),
+    ],
+)
+@pytest.mark.parametrize("end", [0.0, 0.05])
+def test_the_same_as_k_diffusion_with_the_same_noise(theirs, code, function, options, end):
     def noises(calls):
         generator = torch.Generator().manual_seed(5)
 
@@ -58,11 +71,24 @@ def test_the_same_as_k_diffusion_with_the_same_noise(theirs, code):
 
         return draw
 
-    sigmas, mine, other = SIGMAS.double(), [], []
-    a = sample_fewstep(model, start(), sigmas, solver=from_alias(code)[0], noise_sampler=noises(mine))
-    b = getattr(theirs, f"sample_{code}")(model, start(), sigmas, disable=True, noise_sampler=noises(other))
+    sigmas, mine, other = torch.cat([SIGMAS[:-1], torch.tensor([end])]).double(), [], []
+    a = sample_fewstep(model, start(), sigmas, solver=code, noise_sampler=noises(mine))
+    their = getattr(theirs, f"sample_{function}")
+    b = their(model, start(), sigmas, disable=True, noise_sampler=noises(other), **options)
     assert torch.allclose(a, b, rtol=1e-8, atol=1e-8)
-    assert torch.allclose(torch.tensor(mine), torch.tensor(other), rtol=1e-5)
+    if options.get("eta") != 0:
+        assert torch.allclose(torch.tensor(mine), torch.tensor(other), rtol=1e-5)
+
+
+def test_lcm_is_fresh_noise_on_every_answer():
+    def noises():
+        generator = torch.Generator().manual_seed(5)
+        return lambda sigma, after: torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
+
+    sigmas, x, draw = SIGMAS.double(), start(), noises()
+    for sigma, after in pairwise(sigmas):
+        x = model(x, sigma.expand(2)) + (after * draw(sigma, after) if after > 0 else 0)
+    assert torch.allclose(sample_fewstep(model, start(), sigmas, solver="lcm", noise_sampler=noises()), x, rtol=1e-9)
 
 
 def test_karras_levels_are_k_diffusions(theirs):
@@ -118,11 +144,39 @@ def test_bad_levels_are_refused(sigmas, options, message):
 
 
 def test_every_name_means_a_solver_and_a_grid_of_ours():
-    solvers = {m.name for m in methods() if m.family == "solvers"}
-    assert set(SAMPLERS.values()) <= solvers
+    for solver, parameters in SAMPLERS.values():
+        assert solver_named(solver, **parameters).order >= 0
     assert set(CODES.values()) <= set(SAMPLERS)
+    assert set(SCHEDULES.values()) <= set(GRIDS)
     assert from_alias("DPM++ 2M Karras") == ("dpm-solver++", "karras")
     assert from_alias("Euler a") == ("ddpm", None)
-    assert {from_alias(f"Heun {s}")[1] for s in SCHEDULES} == {"karras", "logsnr", "trailing", "beta"}
     with pytest.raises(ArgumentError, match="DPM\\+\\+ 2M"):
         from_alias("DPM++ 2N Karras")
+
+
+@pytest.mark.parametrize(
+    ("name", "solver", "grid"),
+    [
+        ("DPM++ 2M Karras", "dpm-solver++", "karras"),
+        ("dpmpp_2m sgm_uniform", "dpm-solver++", "trailing"),
+        ("DPM++ 2M SDE Heun Exponential", solver_named("sde-dpm-solver++", rule="exact"), "logsnr"),
+        ("Euler", "euler", None),
+        ("lcm", solver_named("cps", eta=1.0), None),
+    ],
+)
+def test_their_names_where_a_solver_is_named(name, solver, grid):
+    plan = make_plan(VP.from_betas("scaled_linear"), name, steps=5)
+    assert plan == make_plan(plan.path, solver, grid, 5)
+    den = wrap(lambda x, t: torch.tanh(x), plan.path, "eps", shape=(4,))
+    assert torch.equal(sample(den, 2, solver=name, steps=5).x, sample(den, 2, plan=plan).x)
+
+
+def test_a_name_with_a_grid_takes_no_other():
+    with pytest.raises(ArgumentError, match="names the grid"):
+        make_plan(VP(), "DPM++ 2M Karras", "logsnr", 5)
+    with pytest.raises(ArgumentError, match="names the grid"):
+        sample_fewstep(model, start(), SIGMAS, solver="DPM++ 2M Karras")
+    with pytest.raises(ArgumentError, match="unknown solver"):
+        make_plan(VP(), "DPM++ 2N", steps=5)
+    with pytest.raises(ArgumentError, match="unknown solver"):
+        solver_named("DPM++ 2M Karras")

@@ -111,7 +111,7 @@ def sample_fewstep(
         extra_args: what the model is given besides.
         callback: called once a grid interval with {x, i, sigma, sigma_hat, denoised}.
         disable: False shows a bar.
-        solver: a name of the catalogue, or a solver.
+        solver: a name of the catalogue or of these tools ("dpmpp_2m"), or a solver.
         plan: a plan on VE or Flow instead; its levels must be `sigmas`.
         flow: whether the state is (1 − σ)·x₀ + σ·ε.
         noise_sampler: noise_sampler(σ, σ′) → standard normal like x; torch.randn_like unless given.

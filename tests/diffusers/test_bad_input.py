@@ -1,4 +1,7 @@
-"""Every bad input of the table in docs/reliability.md: a clear error, and never a result."""
+"""Every bad input of the table in docs/reliability.md: a clear error, and never a result.
+
+The table itself is what benchmarks/bad_input.py found, in diffusers and here.
+"""
 
 import diffusers
 import pytest
@@ -10,6 +13,7 @@ from fewstep import VP, make_plan, sample, wrap
 from fewstep.errors import ArgumentError, FewstepError, NumericalError
 from fewstep.paths import from_json
 from fewstep.plan.files import loads
+from fewstep.solvers import solver_named
 
 BASE = diffusers.DDIMScheduler(clip_sample=False)
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler()
@@ -110,6 +114,16 @@ def test_levels_as_a_list_are_taken_as_documented():
 def test_options_without_a_meaning(config, solver, message):
     with pytest.raises(ArgumentError, match=message):
         ours.scheduler({**BASE.config, **config}, solver).set_timesteps(3)
+
+
+@pytest.mark.parametrize(
+    ("solver", "name"),
+    [("dpm-solver++", "answers"), ("sde-dpm-solver++", "answers"), ("deis", "answers"), ("unipc", "predictor")],
+)
+@pytest.mark.parametrize("order", [0, 7, 2.5])
+def test_an_order_that_the_solver_has_not(solver, name, order):
+    with pytest.raises(ArgumentError, match=f"{name} must be"):
+        solver_named(solver, **{name: order})
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -1,5 +1,7 @@
 """Models of diffusers as denoisers: each class called as its own pipeline calls it, and weights that are whole."""
 
+import io
+
 import diffusers
 import pytest
 import torch
@@ -97,7 +99,10 @@ def test_weights_that_are_not_whole_are_refused_by_name(folder, change, message)
 def test_a_broken_file_and_a_pickle_are_refused(folder):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     whole = file.read_bytes()
-    for content in (whole[:-100], b"", b"<html>", whole + b"more"):
+    pickled = io.BytesIO()
+    torch.save(load_file(file), pickled)
+    header_of_2_63_bytes = b"\xff" * 7 + b"\x7f" + whole[8:]
+    for content in (whole[:-100], b"", b"<html>", whole + b"more", header_of_2_63_bytes, pickled.getvalue()):
         file.write_bytes(content)
         with pytest.raises(WeightsError, match="not a whole"):
             ours.load_model(folder)

@@ -1,54 +1,26 @@
-"""Texts and videos: real text encoders and tokenizers, made on the spot, and the pipelines' own answers beside ours."""
-
-import json
+"""Texts as conditions: what each network is told beside them, and what is refused."""
 
 import diffusers
 import pytest
 import torch
-from tiny import BLOCKS, CASES, start, vae
+from tiny import ATTENTION, CASES, flux, start
+from whole import KINDS, cogvideox, pixart, stable_diffusion, stable_diffusion_3
 
 import fewstep
 import fewstep.diffusers as ours
 from fewstep import CFG, sample
 from fewstep.errors import ArgumentError
 
-transformers = pytest.importorskip("transformers")
-CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "trailing"}
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+pytest.importorskip("transformers")
 
 
-def clip(tmp_path, width=16, projection=None):
-    """A CLIP text encoder of one layer and a tokenizer that knows letters."""
-    tokens = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{c}</w>" for c in LETTERS)]
-    tmp_path.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(
-        str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=8, pad_token="<|endoftext|>"
-    )
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(tokens), hidden_size=width, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=8, bos_token_id=0, eos_token_id=1, pad_token_id=1, projection_dim=projection or width,
-    )  # fmt: skip
-    kind = transformers.CLIPTextModel if projection is None else transformers.CLIPTextModelWithProjection
-    torch.manual_seed(3)
-    return kind(config).eval(), tokenizer
+def near(got, want):
+    return torch.allclose(got, want, rtol=0, atol=1e-4 * float(want.abs().max()))
 
 
-def stable_diffusion(tmp_path):
-    encoder, tokenizer = clip(tmp_path / "clip")
-    torch.manual_seed(0)
-    pipe = diffusers.StableDiffusionPipeline(
-        vae=vae(scaling_factor=0.2), text_encoder=encoder, tokenizer=tokenizer,
-        unet=diffusers.UNet2DConditionModel(**BLOCKS).eval(), scheduler=diffusers.DPMSolverMultistepScheduler(**CONFIG),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def test_a_text_in_our_loop_is_the_text_in_theirs(tmp_path):
+def test_one_text_a_sample(tmp_path):
     pipe = stable_diffusion(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
     latents = start(2, (4, 8, 8))
     pipe.scheduler = ours.scheduler(pipe, "dpm-solver++", "trailing")
     with torch.no_grad():
@@ -56,93 +28,97 @@ def test_a_text_in_our_loop_is_the_text_in_theirs(tmp_path):
             ["a cat", "no dog"], num_inference_steps=4, guidance_scale=3.0, height=8, width=8, latents=latents,
             output_type="latent",
         ).images  # fmt: skip
-    pipe.save_pretrained(tmp_path / "pipe")
-    for den in (ours.load_model(pipe), fewstep.load(str(tmp_path / "pipe"))):
-        cond = den.encode_texts(["a cat", "no dog"])
-        assert cond["encoder_hidden_states"].shape == (2, 8, 16)
-        out = sample(den, start=latents, plan=pipe.scheduler.plan, cond=cond, guides=[CFG(3.0)])
-        assert torch.allclose(out.x, want, atol=1e-4 * float(want.abs().max()))
-        assert den.decode(out.x).shape == (2, 3, 8, 8)
+    den = ours.load_model(pipe)
+    cond = den.encode_texts(["a cat", "no dog"])
+    assert cond["encoder_hidden_states"].shape == (2, 8, 16)
+    out = sample(den, start=latents, plan=pipe.scheduler.plan, cond=cond, guides=[CFG(3.0)])
+    assert near(out.x, want)
     other = sample(den, start=latents, plan=pipe.scheduler.plan, cond=den.encode_texts("a cat"), guides=[CFG(3.0)])
     assert torch.allclose(other.x[0], out.x[0], atol=1e-4)
     assert not torch.allclose(other.x[1], out.x[1], atol=1e-3)
 
 
-def test_xl_is_told_both_texts_and_its_sizes(tmp_path):
-    (one, tokenizer), (two, tokenizer_2) = clip(tmp_path / "1", 8), clip(tmp_path / "2", 8, projection=12)
-    torch.manual_seed(0)
-    pipe = diffusers.StableDiffusionXLPipeline(
-        vae=vae(), text_encoder=one, text_encoder_2=two, tokenizer=tokenizer, tokenizer_2=tokenizer_2,
-        unet=CASES["sdxl"][0]().eval(), scheduler=diffusers.DPMSolverMultistepScheduler(**CONFIG),
-        add_watermarker=False,
-    )  # fmt: skip
+def test_a_text_to_keep_away_from(tmp_path):
+    kind, pipe = KINDS["sd15"], stable_diffusion(tmp_path)
+    pipe.scheduler = ours.scheduler(pipe, kind.solver)
     pipe.set_progress_bar_config(disable=True)
-    latents = start(1, (4, 8, 8))
-    pipe.scheduler = ours.scheduler(pipe, "dpm-solver++", "trailing")
     with torch.no_grad():
-        want = pipe(
-            "a cat", num_inference_steps=4, guidance_scale=3.0, height=8, width=8, latents=latents, output_type="latent"
-        ).images
+        want = pipe(latents=start(1, kind.shape), output_type="latent", **kind.call, negative_prompt="no dog").images
     den = ours.load_model(pipe)
-    cond = den.encode_texts("a cat")
-    assert set(cond) == {"encoder_hidden_states", "text_embeds", "time_ids"}
-    out = sample(den, start=latents, plan=pipe.scheduler.plan, cond=cond, guides=[CFG(3.0)])
-    assert torch.allclose(out.x, want, atol=1e-4 * float(want.abs().max()))
+    away, cond = den.encode_texts("no dog"), den.encode_texts("a cat")
+    out = sample(den, start=start(1, kind.shape), plan=pipe.scheduler.plan, cond=cond, guides=[CFG(3.0, away)])
+    assert near(out.x, want)
 
 
-def video():
-    torch.manual_seed(0)
-    transformer = diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=8, num_layers=1, patch_size=2, sample_width=4, sample_height=4,
-        sample_frames=5, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=16, max_text_seq_length=5,
-        temporal_compression_ratio=4,
-    )  # fmt: skip
-    autoencoder = diffusers.AutoencoderKLCogVideoX(
-        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2,
-        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,
-    )  # fmt: skip
-    scheduler = diffusers.CogVideoXDDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-        clip_sample=False, rescale_betas_zero_snr=True, snr_shift_scale=3.0, timestep_spacing="trailing",
-    )  # fmt: skip
-    pipe = diffusers.CogVideoXPipeline(
-        tokenizer=None, text_encoder=None, vae=autoencoder.eval(), transformer=transformer.eval(), scheduler=scheduler
+def test_stable_diffusion_3_without_t5(tmp_path):
+    """Many leave it away; zeros take its place, and their width is in the network's config."""
+    pipe = stable_diffusion_3(tmp_path)
+    pipe = diffusers.StableDiffusion3Pipeline(**{**pipe.components, "text_encoder_3": None, "tokenizer_3": None})
+    pipe.save_pretrained(tmp_path / "pipe")
+    pipe.scheduler = ours.scheduler(pipe, "euler")
+    want = KINDS["sd3"].run(pipe)
+    den = fewstep.load(tmp_path / "pipe")
+    out = sample(
+        den, start=start(1, (4, 8, 8)), plan=pipe.scheduler.plan, cond=den.encode_texts("a cat"), guides=[CFG(3.0)]
     )
+    assert near(out.x, want)
+
+
+def test_pixart_is_told_the_size_where_its_network_wants_it(tmp_path):
+    torch.manual_seed(0)
+    net = diffusers.PixArtTransformer2DModel(
+        **{**ATTENTION, "num_attention_heads": 3, "sample_size": 128}, in_channels=4, out_channels=8,
+        cross_attention_dim=24, caption_channels=16,
+    ).eval()  # fmt: skip
+    assert net.use_additional_conditions
+    pipe = pixart(tmp_path)
+    pipe = diffusers.PixArtAlphaPipeline(**{**pipe.components, "transformer": net})
     pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def test_a_video_in_our_loop_is_the_video_in_theirs():
-    pipe = video()
-    words = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(2))
-    pipe.scheduler = ours.scheduler(pipe, "ddim")
-    latents = torch.randn(1, 2, 4, 4, 4, generator=torch.Generator().manual_seed(4))
+    pipe.scheduler = ours.scheduler(pipe, "dpm-solver++")
+    latents = start(1, (4, 8, 16))
     with torch.no_grad():
         want = pipe(
-            prompt_embeds=words[:1], negative_prompt_embeds=words[1:], num_inference_steps=5, guidance_scale=3.0,
-            height=32, width=32, num_frames=5, latents=latents, output_type="latent",
-        ).frames  # fmt: skip
+            "a cat", num_inference_steps=4, guidance_scale=3.0, height=8, width=16, latents=latents,
+            output_type="latent", use_resolution_binning=False,
+        ).images  # fmt: skip
+    den = ours.load_model(pipe, size=(8, 16))
+    cond = den.encode_texts("a cat")
+    assert cond["resolution"].tolist() == [[8, 16]]
+    assert cond["aspect_ratio"].tolist() == [[0.5]]
+    assert near(sample(den, start=latents, plan=pipe.scheduler.plan, cond=cond, guides=[CFG(3.0)]).x, want)
+    with pytest.raises(ArgumentError, match="resolution"):
+        den(latents, 0.5, encoder_hidden_states=cond["encoder_hidden_states"])
+
+
+def test_a_distilled_flux_says_that_it_wants_its_guidance():
+    den = ours.load_model(flux(True), scheduler=CASES["flux"][1], size=8)
+    given = {key: value for key, value in CASES["flux"][2].items() if key != "guidance"}
+    with pytest.raises(ArgumentError, match="guidance"):
+        den(start(shape=(4, 8, 8)), 0.5, **given)
+
+
+def test_a_video_is_decoded_as_its_pipeline_decodes_it(tmp_path):
+    pipe = cogvideox(tmp_path)
     den = ours.load_model(pipe)
-    assert den.shape == (2, 4, 4, 4)
-    guides = [CFG(3.0, {"encoder_hidden_states": words[1:]})]
-    cond = {"encoder_hidden_states": words[:1]}
-    out = sample(den, start=latents, plan=pipe.scheduler.plan, cond=cond, guides=guides)
-    assert torch.allclose(out.x, want, atol=1e-4 * float(want.abs().max()))
-    with torch.no_grad():
-        frames = den.decode(out.x)
-        theirs = pipe.decode_latents(out.x).transpose(1, 2)
-    assert frames.shape[0] == 1
-    assert frames.shape[2:] == den.picture_shape[1:]
-    assert torch.allclose(frames, theirs, atol=1e-5)
+    for frames in (1, 2, 3, 4, 5):
+        den.shape = (frames, 4, 4, 4)
+        latents = start(1, den.shape)
+        with torch.no_grad():
+            theirs = pipe.decode_latents(latents).transpose(1, 2)
+            assert torch.allclose(den.decode(latents), theirs, atol=1e-5)
+        assert theirs.shape == (1, *den.picture_shape)
 
 
-def test_texts_where_there_are_none():
+def test_texts_where_there_are_none(tmp_path):
     with pytest.raises(ArgumentError, match="without text encoders"):
         ours.load_model(CASES["sd15"][0](), scheduler=diffusers.DDIMScheduler()).encode_texts("a cat")
+    pipe = cogvideox(tmp_path)
+    bare = diffusers.CogVideoXPipeline(**{**pipe.components, "text_encoder": None, "tokenizer": None})
+    bare = ours.load_model(bare)
     with pytest.raises(ArgumentError, match="no text encoder"):
-        ours.load_model(video()).encode_texts("a cat")
+        bare.encode_texts("a cat")
     with pytest.raises(ArgumentError, match="text or a list of texts"):
-        ours.load_model(video()).encode_texts([3])
+        bare.encode_texts([3])
     pipe = diffusers.DDPMPipeline(CASES["unet"][0](), diffusers.DDPMScheduler(clip_sample=False))
     with pytest.raises(ArgumentError, match="takes no texts"):
         ours.load_model(pipe).encode_texts("a cat")

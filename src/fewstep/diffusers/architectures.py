@@ -38,9 +38,11 @@ def _dit(net: nn.Module) -> Call:
     return call
 
 
-def _pixart(net: nn.Module) -> Call:
+def _pixart(net: Any) -> Call:
+    sizes = ("resolution", "aspect_ratio") if net.use_additional_conditions else ()
+
     def call(x: Tensor, told: Tensor, **cond: Any) -> Tensor:
-        _need(cond, ("encoder_hidden_states",))
+        _need(cond, ("encoder_hidden_states", *sizes))
         added = {name: cond.pop(name, None) for name in ("resolution", "aspect_ratio")}
         return net(x, timestep=told, added_cond_kwargs=added, return_dict=False, **cond)[0]
 
@@ -55,9 +57,12 @@ def _sd3(net: nn.Module) -> Call:
     return call
 
 
-def _flux(net: nn.Module) -> Call:
+def _flux(net: Any) -> Call:
+    # A network that was distilled from guidance is told how strong it is to be: 3.5 is what its pipeline says.
+    strength = ("guidance",) if net.config.guidance_embeds else ()
+
     def call(x: Tensor, told: Tensor, **cond: Any) -> Tensor:
-        _need(cond, ("encoder_hidden_states", "pooled_projections"))
+        _need(cond, ("encoder_hidden_states", "pooled_projections", *strength))
         batch, channels, height, width = x.shape
         patches = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
         where = torch.zeros(height // 2, width // 2, 3, device=x.device, dtype=x.dtype)

@@ -11,7 +11,7 @@ from fewstep.diffusers.plan_scheduler import PlanScheduler
 from fewstep.errors import ArgumentError
 from fewstep.plan import Plan
 from fewstep.plan.files import dumps
-from fewstep.planning import make_plan
+from fewstep.planning import make_plan, named
 
 
 def scheduler(
@@ -25,7 +25,8 @@ def scheduler(
 
     Args:
         pipe_or_config: a pipeline, its scheduler, or a scheduler's config: what the model was trained on.
-        solver: a name of the catalogue, or a solver (which needs `steps` or a grid of times).
+        solver: a name of the catalogue or of another tool ("DPM++ 2M Karras"), or a solver (which needs `steps` or a
+            grid of times).
         grid: a name, the times themselves, or a grid (which needs `steps`); None for the model's own.
         steps: the one number of steps that it takes; what the pipeline asks for unless given.
         plan: a plan, or the path of its file, instead of the three.
@@ -47,6 +48,8 @@ def scheduler(
         return PlanScheduler.from_config(config, **{**ours, "plan": dumps(plan)})
     if isinstance(grid, (Tensor, np.ndarray, Sequence)) and not isinstance(grid, str):
         grid = torch.as_tensor(np.asarray(grid, dtype=np.float64)).tolist()
+    if isinstance(solver, str):
+        solver, grid = named(solver, grid)
     if isinstance(solver, str) and (grid is None or isinstance(grid, (str, list))):
         return PlanScheduler.from_config(config, **{**ours, "solver": solver, "grid": grid, "steps": steps})
     base = PlanScheduler.from_config(config, **ours)

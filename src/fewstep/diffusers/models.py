@@ -4,6 +4,7 @@ The state of a latent model is z = (E(x) − shift)·scale, with the VAE's own f
 are (batch, frames, channels, height, width), as CogVideoX' network takes its latents.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
@@ -107,7 +108,9 @@ class DiffusersModel(Denoiser):
         factor = 2 ** (len(config.block_out_channels) - 1)
         sides = tuple(factor * side for side in self.shape[-2:])
         if len(self.shape) == 4:
-            return (self.shape[0] - 1) * config.temporal_compression_ratio + 1, config.out_channels, *sides
+            # Of an odd number the first stands for one frame; of an even one, as this autoencoder has it, it does not.
+            frames, ratio = self.shape[0], config.temporal_compression_ratio
+            return (frames - 1) * ratio + 1 if frames % 2 else frames * ratio, config.out_channels, *sides
         return config.out_channels, *sides
 
     def encode(self, pictures: Tensor) -> Tensor:
@@ -140,6 +143,7 @@ def load_model(
     revision: str = "",
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    variant: str | None = None,
 ) -> DiffusersModel:
     """A diffusers model as a denoiser.
 
@@ -150,6 +154,7 @@ def load_model(
         revision: the commit of a hub id, 40 hexadecimal digits: a branch's name would mean another model tomorrow.
         dtype: the dtype of the weights; as they are unless given.
         device: where they go.
+        variant: which of several files a folder or hub id holds for the same weights: "fp16" for `….fp16.safetensors`.
 
     Raises:
         ArgumentError: a source that is no such model, a class that we do not know, or a hub id without its commit.
@@ -158,8 +163,8 @@ def load_model(
     vae: Any
     folder = None
     if isinstance(source, (str, FilePath)):
-        folder = _folder(str(source), revision)
-        net, vae, found = _read(folder)
+        folder = _folder(str(source), revision, variant)
+        net, vae, found = _read(folder, variant)
     elif isinstance(source, nn.Module):
         net, vae, found = source, None, None
     elif isinstance(source, DiffusionPipeline):
@@ -178,43 +183,58 @@ def load_model(
         scheduler = {**scheduler.config, "_class_name": type(scheduler).__name__}
     for part in (net, vae):
         if part is not None:
-            part.to(device=device, dtype=dtype).eval()
+            part.to(device).eval()
+            if dtype is not None:
+                part.to(dtype)
     pipe = folder if folder is not None else source if isinstance(source, DiffusionPipeline) else None
-    return DiffusersModel(net, vae, scheduler, size, revision, None if pipe is None else Texts(pipe, net))
+    return DiffusersModel(net, vae, scheduler, size, revision, None if pipe is None else Texts(pipe, net, variant))
 
 
-def _folder(name: str, revision: str) -> FilePath:
+def _folder(name: str, revision: str, variant: str | None) -> FilePath:
     folder = FilePath(name)
-    if not folder.is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-            raise ArgumentError(f"{name!r} is neither a folder nor a hub id like 'owner/model'")
-        if not re.fullmatch(r"[0-9a-f]{40}", revision):
-            raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
-        folder = _download(name, revision)
-    return folder
+    if folder.is_dir():
+        if revision:
+            raise ArgumentError(f"{name!r} is a folder here: a revision, {revision!r}, is of a hub id")
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ArgumentError(f"{name!r} is neither a folder nor a hub id like 'owner/model'")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
+    return _download(name, revision, variant)
 
 
-def _read(folder: FilePath) -> tuple[Any, Any, Any]:
+def _read(folder: FilePath, variant: str | None) -> tuple[Any, Any, Any]:
     try:
         index = DiffusionPipeline.load_config(folder)
         scheduler = PlanScheduler.load_config(folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
         raise ArgumentError(f"{folder} is no pipeline's folder: {error}") from error
     part = "unet" if "unet" in index else "transformer"
-    net = _whole(folder / part, (index.get(part) or [None, None])[1])
-    vae = _whole(folder / "vae", (index.get("vae") or [None, None])[1]) if index.get("vae") else None
-    return net, vae, scheduler
+    net = _whole(folder / part, (index.get(part) or [None, None])[1], variant)
+    named = (index.get("vae") or [None, None])[1]
+    return net, None if named is None else _whole(folder / "vae", named, variant), scheduler
 
 
-def _download(name: str, revision: str) -> FilePath:
+def _download(name: str, revision: str, variant: str | None) -> FilePath:
     from huggingface_hub import snapshot_download
 
-    parts = ("scheduler", "unet", "transformer", "vae", "text_encoder*", "tokenizer*")
-    wanted = ["model_index.json", *(f"{part}/*" for part in parts)]
-    return FilePath(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=["*.bin"]))
+    texts = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+    ending = "safetensors" if variant is None else f"{variant}*.safetensors"
+    files = ("*.json", "*.txt", "*.model", f"*.{ending}")
+    wanted = [f"{part}/{file}" for part in ("scheduler", "unet", "transformer", "vae", *texts) for file in files]
+    others = ["*.fp16*.safetensors", "*.bf16*.safetensors", "*.non_ema*.safetensors"] if variant is None else []
+    try:
+        return FilePath(
+            snapshot_download(
+                name, revision=revision, allow_patterns=["model_index.json", *wanted], ignore_patterns=others
+            )
+        )
+    # The hub's own errors are of this kind, as those of the disk and the network are.
+    except OSError as error:
+        raise ArgumentError(f"{name!r} at commit {revision} cannot be had from the hub: {error}") from error
 
 
-def _whole(folder: FilePath, name: str | None) -> Any:
+def _whole(folder: FilePath, name: str | None, variant: str | None) -> Any:
     """A network from a folder: safetensors only, every tensor there, none extra, all finite."""
     import diffusers
 
@@ -222,14 +242,26 @@ def _whole(folder: FilePath, name: str | None) -> Any:
         raise unknown("diffusers network", name, [*CALLS, *VAES])
     try:
         net, info = getattr(diffusers, str(name)).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
+            folder, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, variant=variant
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder} is not a whole {name}: {error}") from error
     for what, found in info.items():
         if found:
             raise WeightsError(f"{folder} is not a whole {name}: {what} {list(found)[:8]}")
+    _refuse_changed(folder)
     for key, tensor in net.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise WeightsError(f"{folder}: tensor {key} holds NaN or Inf")
     return net
+
+
+def _refuse_changed(folder: FilePath) -> None:
+    """Weights from the hub lie in its cache under the SHA-256 that the hub has of them; a plain folder has none."""
+    for file in sorted(folder.glob("*.safetensors")):
+        kept = file.resolve()
+        if re.fullmatch(r"[0-9a-f]{64}", kept.name):
+            with kept.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if found != kept.name:
+                raise WeightsError(f"{file} was changed: its SHA-256 is {found}, the hub's {kept.name}")

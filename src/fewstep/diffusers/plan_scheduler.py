@@ -232,6 +232,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         sample: Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
     ) -> StepOutput | tuple[Tensor, ...]:
         """Hear the network's answer; the latents of the next evaluation.
 
@@ -241,24 +243,24 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             sample: the latents that it was asked at.
             generator: what a stochastic plan draws from, one or one a sample; torch's own unless given.
             return_dict: whether to answer with an object and not with a tuple.
+            eta, use_clipped_model_output: what pipelines made for DDIM pass; the plan has its own noise, so only their
+                defaults are taken.
 
         Raises:
-            ArgumentError: no run, a run that is over, another timestep's turn, or an answer of another shape.
+            ArgumentError: no run, a run that is over, another timestep's turn, or an answer of another shape; an eta.
             NumericalError: at the end of the run, that an answer held NaN or Inf, and which was the first.
         """
+        if eta or use_clipped_model_output:
+            raise ArgumentError(
+                f"the plan says what noise is drawn (solver='ddpm' draws DDIM's of eta 1); leave eta={eta!r} and "
+                f"use_clipped_model_output={use_clipped_model_output!r} out"
+            )
         run = self._running()
         entry = run.expect(timestep)
         known = self._convention
         if known.learned_variance and model_output.ndim > 1 and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]
-        if model_output.shape != sample.shape:
-            raise ArgumentError(
-                f"the network answered with shape {tuple(model_output.shape)} to latents of {tuple(sample.shape)}"
-            )
-        if run.registers and run.registers[0] is not None and run.registers[0].shape != sample.shape:
-            raise ArgumentError(f"the run is of shape {tuple(run.registers[0].shape)}, got {tuple(sample.shape)}")
-        if isinstance(generator, list) and len(generator) != len(sample):
-            raise ArgumentError(f"a list of generators has one a sample: got {len(generator)} for {len(sample)}")
+        run.refuse_misfits(model_output, sample, generator)
         half = sample.element_size() < 4
         x, raw = (sample.float(), model_output.float()) if half else (sample, model_output.to(sample.dtype))
         run.sums.append(raw.sum())

@@ -38,6 +38,17 @@ class RunState:
         """Another run that stands at the same place; tensors are shared, for none is ever changed in place."""
         return replace(self, registers=list(self.registers), answers=list(self.answers), sums=list(self.sums))
 
+    def refuse_misfits(self, answer: Tensor, sample: Tensor, generator: object) -> None:
+        """Refuse what does not fit together in a step, by name."""
+        if answer.shape != sample.shape:
+            raise ArgumentError(
+                f"the network answered with shape {tuple(answer.shape)} to latents of {tuple(sample.shape)}"
+            )
+        if self.registers and self.registers[0] is not None and self.registers[0].shape != sample.shape:
+            raise ArgumentError(f"the run is of shape {tuple(self.registers[0].shape)}, got {tuple(sample.shape)}")
+        if isinstance(generator, list) and len(generator) != len(sample):
+            raise ArgumentError(f"a list of generators has one a sample: got {len(generator)} for {len(sample)}")
+
     def expect(self, timestep: float | Tensor) -> Entry:
         """The evaluation that comes next, if it is the one at `timestep`.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils.import_utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from fewstep.errors import ArgumentError
@@ -22,10 +23,13 @@ def _pair(names: Sequence[str], given: Sequence[Tensor], none: Sequence[Tensor])
 
 def _plain(pipe: Any, texts: list[str], size: tuple[int, int]) -> Pair:
     device = pipe._execution_device
-    if type(pipe).__name__.startswith("StableDiffusion"):
-        given, none = pipe.encode_prompt(texts, device, 1, True)[:2]
-    else:
-        given, none = pipe.encode_prompt(texts, do_classifier_free_guidance=True, device=device)[:2]
+    given, none = pipe.encode_prompt(texts, device, 1, True)[:2]
+    return {"encoder_hidden_states": given}, {"encoder_hidden_states": none}
+
+
+def _cogvideox(pipe: Any, texts: list[str], size: tuple[int, int]) -> Pair:
+    words = pipe.transformer.config.max_text_seq_length
+    given, none = pipe.encode_prompt(texts, max_sequence_length=words)
     return {"encoder_hidden_states": given}, {"encoder_hidden_states": none}
 
 
@@ -39,8 +43,17 @@ def _xl(pipe: Any, texts: list[str], size: tuple[int, int]) -> Pair:
 
 
 def _pixart(pipe: Any, texts: list[str], size: tuple[int, int]) -> Pair:
-    given, mask, none, mask_none = pipe.encode_prompt(texts)
-    return _pair(("encoder_hidden_states", "encoder_attention_mask"), (given, mask), (none, mask_none))
+    # As the pipeline does unless told: a text is cleaned where the libraries for that are installed.
+    clean = is_bs4_available() and is_ftfy_available()
+    given, mask, none, mask_none = pipe.encode_prompt(texts, clean_caption=clean)
+    cond, null = _pair(("encoder_hidden_states", "encoder_attention_mask"), (given, mask), (none, mask_none))
+    if pipe.transformer.use_additional_conditions:
+        height, width = size
+        sizes: dict[str, list[float]] = {"resolution": [height, width], "aspect_ratio": [height / width]}
+        for name, value in sizes.items():
+            row = torch.tensor(value, dtype=given.dtype, device=given.device)
+            cond[name] = null[name] = row.expand(len(texts), len(value))
+    return cond, null
 
 
 def _sd3(pipe: Any, texts: list[str], size: tuple[int, int]) -> Pair:
@@ -55,7 +68,7 @@ def _flux(pipe: Any, texts: list[str], size: tuple[int, int]) -> Pair:
 
 BY_NETWORK: dict[str, Callable[[Any, list[str], tuple[int, int]], Pair]] = {
     "UNet2DConditionModel": _plain, "PixArtTransformer2DModel": _pixart, "SD3Transformer2DModel": _sd3,
-    "FluxTransformer2DModel": _flux, "CogVideoXTransformer3DModel": _plain,
+    "FluxTransformer2DModel": _flux, "CogVideoXTransformer3DModel": _cogvideox,
 }  # fmt: skip
 
 
@@ -65,10 +78,11 @@ class Texts:
     Args:
         pipe: the pipeline, or its folder, from which all but the network and the autoencoder is read when first asked.
         net: the network that will be told.
+        variant: which of several files the folder holds for the same weights.
     """
 
-    def __init__(self, pipe: Any, net: Any) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Any, net: Any, variant: str | None = None) -> None:
+        self._pipe, self._net, self._variant = pipe, net, variant
         network = type(net).__name__
         self._encode = BY_NETWORK.get(network)
         if network == "UNet2DConditionModel" and net.config.addition_embed_type == "text_time":
@@ -97,8 +111,15 @@ class Texts:
 
     def _ready(self) -> Any:
         if not isinstance(self._pipe, DiffusionPipeline):
-            without = dict.fromkeys(("unet", "transformer", "vae", "safety_checker", "feature_extractor"))
             index = DiffusionPipeline.load_config(self._pipe)
-            left_out: dict[str, Any] = {name: None for name in without if name in index}
-            self._pipe = DiffusionPipeline.from_pretrained(self._pipe, use_safetensors=True, **left_out)
+            # What is not needed, and what its makers left away, which diffusers wants to hear too.
+            spared = {name for name, kind in index.items() if isinstance(kind, list) and kind[0] is None}
+            given: dict[str, Any] = dict.fromkeys({"vae", "safety_checker", "feature_extractor", *spared})
+            # Some encode by the network's config; and where it is, the text encoders go.
+            given |= {"unet": self._net, "transformer": self._net}
+            given = {name: part for name, part in given.items() if name in index}
+            self._pipe = DiffusionPipeline.from_pretrained(
+                self._pipe, use_safetensors=True, variant=self._variant, **given
+            )
+            self._pipe.to(self._net.device)
         return self._pipe

@@ -16,7 +16,8 @@ from fewstep.diffusers.conventions import Convention
 from fewstep.errors import ArgumentError
 from fewstep.paths import change_of_basis
 from fewstep.plan import Plan
-from fewstep.program import Program, Row
+from fewstep.program import Program
+from fewstep.rows import Row
 
 AT_THE_BEGINNING = 10**9
 
