@@ -1,13 +1,16 @@
 """From a solver's and a grid's name to a plan, or to the loop that runs without one."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import fields
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.aliases import SAMPLERS, split
 from fewstep.catalog import methods
 from fewstep.errors import ArgumentError
 from fewstep.grids import Grid, grid_named
@@ -35,8 +38,8 @@ def make_plan(
 
     Args:
         path: the path of the denoiser.
-        solver: a name of the catalogue, or a solver; "auto" is the shipped tuned plan for these evaluations, on its own
-            grid, or DPM-Solver++(2M) where none fits.
+        solver: a name of the catalogue or of another tool ("DPM++ 2M Karras"), or a solver; "auto" is the shipped tuned
+            plan for these evaluations, on its own grid, or UniPC where none fits.
         grid: a name, a grid, or the times themselves, falling: (steps + 1,) or (steps + 1, *place); "logsnr" unless
             given.
         steps: the number of grid intervals, at least 1; not with a list of times.
@@ -57,25 +60,70 @@ def make_plan(
         if made is not None:
             return made
         solver = "unipc"
+    if isinstance(solver, str):
+        solver, grid = named(solver, grid)
     grid = "logsnr" if grid is None else grid
+    if isinstance(solver, str) and isinstance(grid, str) and _comparable(path):
+        known = _known(path, solver, grid, steps, evaluations, start)
+        # Its tables are never changed; what is said of where it came from may be.
+        own = copy(known)
+        object.__setattr__(own, "source", dict(known.source))
+        return own
+    return _made(path, solver, grid, steps, evaluations, start)
+
+
+def named(solver: str, grid: Any) -> tuple[str, Any]:
+    """A solver's name and grid as ours, where another tool's name such as "DPM++ 2M Karras" says both.
+
+    Raises:
+        ArgumentError: the name says a grid, and another is given.
+    """
+    found = None if solver in _solvers() else split(solver)
+    if found is None:
+        return solver, grid
+    sampler, its = found
+    if its is not None and grid is not None and not (isinstance(grid, str) and grid == its):
+        raise ArgumentError(f"solver={solver!r} names the grid {its!r} itself; leave grid={grid!r} out")
+    ours, parameters = SAMPLERS[sampler]
+    return sampler if parameters else ours, its if grid is None else grid
+
+
+@cache
+def _solvers() -> frozenset[str]:
+    return frozenset(m.name for m in methods())
+
+
+def _comparable(path: Path) -> bool:
+    """Whether equal means the same: a path of numbers alone."""
+    return all(isinstance(getattr(path, f.name), (int, float, str, tuple)) for f in fields(path))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64, typed=True)
+def _known(path: Path, solver: str, grid: str, steps: Any, evaluations: Any, start: Any) -> Plan:
+    """`_made`, kept: by far the most of a small network's first run would be planning again."""
+    with torch.inference_mode(False):
+        return _made(path, solver, grid, steps, evaluations, start)
+
+
+def _made(path: Path, solver: Any, grid: Any, steps: int | None, evaluations: int | None, start: float) -> Plan:
     source: dict[str, Any] = {"solver": solver if isinstance(solver, str) else type(solver).__name__}
     engine = solver_named(solver) if isinstance(solver, str) else solver
-    if isinstance(grid, str) or callable(grid):
-        source["grid"] = grid if isinstance(grid, str) else type(grid).__name__
-        make = grid_named(grid) if isinstance(grid, str) else grid
-        if (steps is None) == (evaluations is None):
-            raise ArgumentError(f"give one of steps and evaluations, got steps={steps} and evaluations={evaluations}")
-        for name, value in (("steps", steps), ("evaluations", evaluations)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
-        if not 0 < start <= 1:
-            raise ArgumentError(f"start must lie in (0, 1], got {start!r}")
-        if steps is not None:
-            return engine(path, make(path, steps, start), source)
-        return _most_steps(lambda n: engine(path, make(path, n, start), source), evaluations or 1)
-    if steps is not None or evaluations is not None:
-        raise ArgumentError("a grid given as times has its own number of steps; leave steps and evaluations out")
-    return engine(path, _times(grid), {**source, "grid": "given"})
+    if not isinstance(grid, str) and not callable(grid):
+        if steps is not None or evaluations is not None:
+            raise ArgumentError("a grid given as times has its own number of steps; leave steps and evaluations out")
+        return engine(path, _times(grid), {**source, "grid": "given"})
+    source["grid"] = grid if isinstance(grid, str) else type(grid).__name__
+    make = grid_named(grid) if isinstance(grid, str) else grid
+    if (steps is None) == (evaluations is None):
+        raise ArgumentError(f"give one of steps and evaluations, got steps={steps} and evaluations={evaluations}")
+    for name, value in (("steps", steps), ("evaluations", evaluations)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
+    if not 0 < start <= 1:
+        raise ArgumentError(f"start must lie in (0, 1], got {start!r}")
+    if steps is not None:
+        return engine(path, make(path, steps, start), source)
+    return _most_steps(lambda n: engine(path, make(path, n, start), source), evaluations or 1)
 
 
 def _times(grid: Tensor | Sequence[float]) -> Tensor:

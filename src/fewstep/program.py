@@ -1,15 +1,14 @@
 """A program: a plan bound to a denoiser, its guides, a dtype and a device; what runs.
 
-Binding makes everything that a step needs on the host, once: the told times on the device, the coefficients as numbers,
-and, when no guide changes answers, the network's own prediction folded into them (x̂₀ = A·x + C·raw):
-
-    M[to, asked] += B[to, slot]·A,      B[to, slot] *= C.
+Binding makes everything that a step needs on the host, once (`rows.py`), the network's own prediction folded into the
+coefficients when no guide changes answers.
 
 The loop is then one fused combination a register; a register that only takes another's value is renamed for nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,39 +16,18 @@ from torch import Tensor
 
 from fewstep.batching import as_rows, ask_together
 from fewstep.denoisers import Denoiser
+from fewstep.denoisers.skipped_layers import skipping
 from fewstep.errors import ArgumentError
 from fewstep.guidance import LEVELS, Ask, Branch, Guide
 from fewstep.noise import BrownianNoise, KeyedNoise
-from fewstep.plan import Plan, Step
+from fewstep.paths import Path
+from fewstep.plan import Plan
+from fewstep.rows import Question, Row, Term, rows_of
 
 # How far the draws of one guide are numbered from the next one's.
 APART = 2**40
-Number = float | Tensor
-Term = tuple[int, Number]
-
-
-@dataclass(frozen=True)
-class Question:
-    """An ask, ready: the register, what the network is told, and x̂₀ = on_x·x + on_raw·raw at the path's α."""
-
-    register: int
-    told: Tensor
-    on_x: Number
-    on_raw: Number
-    alpha: Number
-    t: Tensor
-
-
-@dataclass(frozen=True)
-class Row:
-    """A step, ready: terms (index into registers ⊕ answers ⊕ noises, coefficient) for each register written."""
-
-    questions: list[Question]
-    writes: list[tuple[int, list[Term]]]
-    draws: int
-    lam: tuple[float, float]
-    t: Tensor
-    t_next: Tensor
+# Letters of a path that a message shows.
+WIDEST = 80
 
 
 @dataclass
@@ -87,6 +65,32 @@ def _of(ask: Ask, place: int) -> Ask:
     return ask if place == 0 else replace(ask, noise=lambda slot: ask.noise(slot + place * APART))
 
 
+def _short(path: Path) -> str:
+    """A path in words that fit a line; one of a thousand β would not."""
+    text = str(path)
+    return text if len(text) <= WIDEST else f"{text[:WIDEST]}…)"
+
+
+def _spans(rows: Sequence[Row]) -> list[tuple[bool, Tensor]]:
+    """For each row: whether its first question begins a step of x, and the time at which that step ends.
+
+    A method of several stages takes several rows a step; x is written in the last.
+    """
+    found, end = [], rows[-1].t_next
+    for row in reversed(rows):
+        end = row.t_next if _writes_x(row) else end
+        found.append(end)
+    begins, spans = True, []
+    for row, end in zip(rows, reversed(found), strict=True):
+        spans.append((begins, end))
+        begins = _writes_x(row) or (begins and not row.questions)
+    return spans
+
+
+def _writes_x(row: Row) -> bool:
+    return any(to == 0 for to, _ in row.writes)
+
+
 class Program:
     """A plan bound to a denoiser.
 
@@ -110,62 +114,26 @@ class Program:
         device: torch.device | str = "cpu",
     ) -> None:
         if plan.path != denoiser.path:
-            raise ArgumentError(f"the plan is for the path {plan.path}, the denoiser lives on {denoiser.path}")
-        self.plan, self.denoiser, self.dtype, self.device = plan, denoiser, dtype, torch.device(device)
+            mine, its = (_short(path) for path in (plan.path, denoiser.path))
+            raise ArgumentError(
+                f"the plan is for the path {mine}, the denoiser lives on {its}: make or tune one for it"
+            )
+        self.denoiser = skipping(denoiser, plan.ask_times, plan.skips)
+        self.plan, self.dtype, self.device = plan, dtype, torch.device(device)
         self.guides = sorted(guides, key=lambda g: LEVELS.index(g.level))
         self.folds = denoiser.predicts != "x0" and not any(g.level in ("network", "answer") for g in guides)
         self.rows = self._rows(plan)
-        self.restarts = [self._rows(p) for p in plan.restarts]
+        self.spans = _spans(self.rows)
         # Draws are numbered by their step with room for the most that any step makes, so that none is used twice.
-        self.draws = max(row.draws for rows in (self.rows, *self.restarts) for row in rows)
+        self.draws = max(int(p.N.index[:, 2].max()) + 1 if len(p.N) else 0 for p in (plan, *plan.restarts))
+
+    @cached_property
+    def restarts(self) -> list[list[Row]]:
+        """The rows of the plan's restarts, made when a guide first jumps."""
+        return [self._rows(p) for p in self.plan.restarts]
 
     def _rows(self, plan: Plan) -> list[Row]:
-        on_x, on_raw = self.denoiser.basis(plan.ask_times)
-        for name, value in (("x", on_x), ("its answer", on_raw)):
-            if not value.isfinite().all():
-                raise ArgumentError(
-                    f"the network predicts {self.denoiser.predicts}, which does not tell x̂₀ at every time of the plan "
-                    f"(the factor on {name} is not finite): start the grid below t = 1"
-                )
-        told = self.denoiser.told(plan.ask_times).to(self.device)
-        told = told if self.dtype == torch.float64 else told.float()
-        alpha, lam = plan.path.alpha(plan.ask_times), plan.path.lam(plan.times.detach())
-        rows, answer = [], 0
-        for step in plan:
-            questions = []
-            for register, t in step.asks:
-                a, c, at = (self._number(v[answer]) for v in (on_x, on_raw, alpha))
-                questions.append(Question(register, told[answer], a, c, at, t))
-                answer += 1
-            first = answer - len(step.asks)
-            rows.append(self._row(step, questions, on_x[first:answer], on_raw[first:answer], lam))
-        return rows
-
-    def _number(self, value: Tensor) -> Number:
-        if value.ndim == 0 and not value.requires_grad:
-            return float(value)
-        return value.to(self.device, self.dtype)
-
-    def _row(self, step: Step, questions: list[Question], on_x: Tensor, on_raw: Tensor, lam: Tensor) -> Row:
-        size, writes, draws = len(self.plan.registers), [], 0
-        for to, entries in step.writes.items():
-            terms: dict[int, Tensor] = {}
-            for kind, source, value in entries:
-                if kind == "B" and self.folds:
-                    asked = questions[source].register
-                    terms[asked] = terms.get(asked, torch.zeros(())) + value * on_x[source]
-                    value = value * on_raw[source]
-                index = {"M": source, "B": size + source, "N": size + len(questions) + source}[kind]
-                terms[index] = terms[index] + value if index in terms else value
-                draws = max(draws, source + 1) if kind == "N" else draws
-            used = {k: v for k, v in terms.items() if v.requires_grad or bool(v.any())}
-            numbers = [(k, self._number(v)) for k, v in (used or terms).items()]
-            if len(numbers) > 1 and isinstance(numbers[0][1], float):
-                # A product with a number that is a tensor already takes half the time of one with a float.
-                numbers[0] = (numbers[0][0], torch.tensor(numbers[0][1], dtype=torch.float64))
-            writes.append((to, numbers))
-        ends = (step.t.ndim == 0) and (float(lam[step.index]), float(lam[step.index + 1]))
-        return Row(questions, writes, draws, ends or (float("nan"), float("nan")), step.t, step.t_next)
+        return rows_of(plan, self.denoiser, self.folds, self.dtype, self.device)
 
     def start(self, x: Tensor, cond: Mapping[str, Any], noise: KeyedNoise) -> Run:
         """A run that stands before the first step at state x, (batch, *shape)."""
@@ -181,7 +149,7 @@ class Program:
     def step(self, run: Run, index: int) -> None:
         """Take step `index`: ask, combine, and let guides of level state move x."""
         rows = self.rows
-        if run.since_jump < len(self.restarts):
+        if run.since_jump < len(self.plan.restarts):
             rows = self.restarts[run.since_jump]
         row = rows[index]
         answers = self._answers(run, row, index)
@@ -193,17 +161,21 @@ class Program:
         for to, new in [(to, combine(values, terms)) for to, terms in row.writes]:
             run.registers[to] = new
         run.since_jump += 1
+        if not _writes_x(row):
+            return
         for place, guide in enumerate(self.guides):
             if guide.level == "state":
                 x = run.registers[0]
                 assert x is not None
-                ask = self._ask(run, x, row.t_next, row, index, self.preview(run))
+                believed = self.preview(run) if row.questions else None
+                ask = self._ask(run, x, row.t_next, index, believed)
                 run.registers[0], run.memories[place], jumped = guide.move(_of(ask, place), x, run.memories[place])
                 run.since_jump = 0 if jumped else run.since_jump
 
     def _ask(
-        self, run: Run, x: Tensor, t: Tensor, row: Row, index: int, x0: Tensor | None = None, through: bool = False
-    ) -> Ask:
+        self, run: Run, x: Tensor, t: Tensor, index: int, x0: Tensor | None = None, through: bool = False,
+        first: bool = True,
+    ) -> Ask:  # fmt: skip
         def noise(slot: int) -> Tensor:
             return run.noise.guide(index * 64 + slot)
 
@@ -212,7 +184,10 @@ class Program:
             told = {key: as_rows(value, run.cond.get(key), len(x)) for key, value in cond.items()}
             return (denoiser or self.denoiser)(x, t, **told)
 
-        return Ask(x, t, row.t_next, index, len(self.rows), self.denoiser, noise, again, run.cond, x0, through)
+        begins, end = self.spans[index]
+        return Ask(
+            x, t, end, index, len(self.rows), self.denoiser, noise, again, run.cond, x0, through, begins and first
+        )
 
     def _answers(self, run: Run, row: Row, index: int) -> list[Tensor]:
         """The network's answers to all questions of a step, asked as one batch: raw where they are folded, else x̂₀."""
@@ -248,7 +223,7 @@ class Program:
             asks, wanted = [], []
             for question, x in zip(row.questions, states, strict=True):
                 seen = x.detach().requires_grad_() if grad and not x.requires_grad else x
-                ask = self._ask(run, seen, question.t, row, index, through=through)
+                ask = self._ask(run, seen, question.t, index, through=through, first=question is row.questions[0])
                 cond = run.cond
                 for place, guide in enumerate(self.guides):
                     if guide.level == "condition":

@@ -70,25 +70,43 @@ class Session:
 
     def events(self) -> Iterator[Event]:
         """Take the steps, one event each."""
-        program, plan, stop = self.program, self.program.plan, threading.Event()
+        program, steps, stop = self.program, self.program.plan.steps, threading.Event()
         run = program.start(self.start, self.cond, self.noise)
-        for index in range(plan.steps):
+        for index in range(steps):
             with torch.set_grad_enabled(bool(self.grad)):
                 _advance(program, run, index, self.grad)
             if self.debug:
                 _refuse_bad(run)
             x = run.registers[0]
             assert x is not None
-            after = plan.times[index + 1]
-            yield Event(index + 1, plan.steps, after, run.evaluations, x, lambda: program.preview(run), stop)
+            after = program.rows[index].t_next
+            yield Event(index + 1, steps, after, run.evaluations, x, lambda: program.preview(run), stop)
             if stop.is_set():
                 break
         _refuse_bad(run)
 
     def at_once(self) -> tuple[Tensor, int]:
+        """(samples, evaluations) of the whole run, of which no step is shown."""
+        program = self.program
+        run = program.start(self.start, self.cond, self.noise)
+        with torch.set_grad_enabled(bool(self.grad)):
+            for index in range(program.plan.steps):
+                _advance(program, run, index, self.grad)
+                if self.debug:
+                    _refuse_bad(run)
+        _refuse_bad(run)
+        x = run.registers[0]
+        assert x is not None
+        return x, run.evaluations
+
+    def as_graph(self) -> tuple[Tensor, int]:
         """(samples, evaluations) of the whole run as one CUDA graph."""
         if self.grad or self.debug:
             raise ArgumentError("cuda_graph=True takes neither grad nor debug: the run is recorded whole")
+        if any(self.program.plan.skips):
+            raise ArgumentError(
+                "cuda_graph=True takes no plan that leaves out layers: which, its run reads from the time"
+            )
         run = captured_run(self.program, self.start, self.cond, self.noise)
         _refuse_bad(run)
         return run.registers[0].clone(), run.evaluations
@@ -182,10 +200,13 @@ def _refuse_bad(run: Run) -> None:
     """One look at the sums of all answers so far: the first that is not finite is named."""
     if not run.sums or run.sums[0].device.type == "meta":
         return
-    bad = ~torch.stack([s.detach() for s in run.sums]).isfinite()
     x = run.registers[0]
     assert x is not None
-    rows = (~x.detach().isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+    x, sums = x.detach(), torch.stack(run.sums).detach()
+    if bool(sums.isfinite().all() & x.isfinite().all()):
+        return
+    bad = ~sums.isfinite()
+    rows = (~x.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
     hit = f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {len(x)})"
     if bad.any():
         which = int(bad.nonzero()[0])
@@ -216,7 +237,8 @@ def sample(
         callback: called with the event of every step; it may call `event.stop()`.
         search: a search of `fewstep.search` towards a reward; each sample is then what one search found.
         reject: a filter such as `fewstep.search.Reject()`, which draws more samples and drops the doubtful ones.
-        solver: a name of the catalogue or a solver; "dpm-solver++" unless given.  A loop by its name (family loops)
+        solver: a name of the catalogue or of another tool ("DPM++ 2M Karras": grid and all), or a solver;
+            "dpm-solver++" unless given.  A loop by its name (family loops)
             takes n, start, cond, guides, seed, first, dtype and device, and grid and steps where it has them.
         grid: a name, a grid or the times; "logsnr" unless given.
         steps: the number of grid intervals; 8 unless given.
@@ -260,9 +282,9 @@ def sample(
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
     states, answers, x, evaluations = [session.start], [], session.start, 0
-    if cuda_graph:
-        x, evaluations = session.at_once()
-    events: Iterable[Event] = () if cuda_graph else session.events()
+    if not shows:
+        x, evaluations = session.as_graph() if cuda_graph else session.at_once()
+    events: Iterable[Event] = session.events() if shows else ()
     if progress:
         from rich.console import Console
         from rich.progress import track

@@ -35,7 +35,7 @@ class Wrapped(Denoiser):
         time = told.to(dtype)
         while time.ndim > 1 and time.shape[-1] == 1:
             time = time[..., 0]
-        out = self.net(x.to(dtype), time.expand(len(x), *time.shape[1:]), **cond)
+        out = self.net(x.to(dtype), time.expand(x.shape[0], *time.shape[1:]), **cond)
         if out.shape != x.shape:
             raise ArgumentError(f"the network answered with shape {tuple(out.shape)} to a state of {tuple(x.shape)}")
         return out.to(x.dtype)

@@ -119,6 +119,14 @@ class DiscreteVP(Path):
         if not self.betas or not all(0 < b < 1 for b in self.betas):
             raise ArgumentError("betas must be a non-empty list of rates strictly between 0 and 1")
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Of a thousand numbers, so reckoned once."""
+        return hash(self.betas)
+
     @cached_property
     def _table(self) -> Tensor:
         """log α at t = 0, 1/N … 1."""

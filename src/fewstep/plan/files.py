@@ -30,6 +30,7 @@ def to_data(plan: Plan) -> dict[str, Any]:
         **{k: entries(getattr(plan, k).index, getattr(plan, k).value) for k in "MBN"},
         "order": plan.order, "source": plan.source, "deviates": plan.deviates,
         "restarts": [to_data(p) for p in plan.restarts],
+        **({"skips": [list(names) for names in plan.skips]} if plan.skips else {}),
     }  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def from_data(data: dict[str, Any]) -> Plan:
     Raises:
         PlanError: a key is missing, extra or malformed, or the plan is inconsistent.
     """
-    if not isinstance(data, dict) or set(data) != KEYS:
+    if not isinstance(data, dict) or set(data) - {"skips"} != KEYS:
         found = sorted(data) if isinstance(data, dict) else type(data).__name__
         raise PlanError(f"a plan has the keys {sorted(KEYS)}, got {found}")
     try:
@@ -84,6 +85,7 @@ def from_data(data: dict[str, Any]) -> Plan:
             from_json(data["path"]), registers, times, asks, ask_times, tables["M"], tables["B"], tables["N"],
             int(data["order"]), dict(data["source"]), str(data["deviates"]),
             tuple(from_data(p) for p in data["restarts"]),
+            tuple(tuple(str(name) for name in names) for names in data.get("skips", ())),
         )  # fmt: skip
     except FewstepError:
         raise

@@ -61,6 +61,7 @@ class Plan:
         source: where it came from: solver, grid and their parameters, as JSON data.
         deviates: empty, or the sentence in which a method says why it does not land on its path.
         restarts: the same sampler with at most 1, 2 … steps of history, for the steps after a jump of the state.
+        skips: for each answer the names of the network's layers that are left out; empty where none is.
 
     Raises:
         PlanError: the table is not well formed, or does not land on its path and does not say so.
@@ -78,9 +79,12 @@ class Plan:
     source: dict[str, Any] = field(default_factory=dict)
     deviates: str = ""
     restarts: tuple["Plan", ...] = ()
+    skips: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self.check()
+        # What programs made of this plan, for the next one; copies share it.
+        object.__setattr__(self, "_kept", {})
 
     @staticmethod
     def build(path: Path, builder: Builder, **fields: Any) -> "Plan":
@@ -144,7 +148,7 @@ class Plan:
             (self.path, self.registers, self.order) == (other.path, other.registers, other.order)
             and all(torch.equal(getattr(self, k), getattr(other, k)) for k in ("times", "asks", "ask_times"))
             and all(getattr(self, k).same(getattr(other, k)) for k in "MBN")
-            and self.restarts == other.restarts
+            and (self.restarts, self.skips) == (other.restarts, other.skips)
         )
 
     def __hash__(self) -> int:
@@ -199,6 +203,8 @@ class Plan:
         if not times.isfinite().all() or times.min() < 0 or times.max() > 1:
             raise PlanError(f"times must lie in [0, 1], got {times.tolist()}")
         self._check_references()
+        if self.skips and len(self.skips) != self.evaluations:
+            raise PlanError(f"the plan asks {self.evaluations} times and leaves out layers at {len(self.skips)}")
         if not self.deviates:
             self._check_landing(times)
 

@@ -16,21 +16,8 @@ def _term(value: Tensor, name: str) -> str:
     return name if value.ndim == 0 and float(value) == 1 else f"{_number(value)}·{name}"
 
 
-def show(plan: Plan) -> str:
-    """The plan, a row a step: times, half-log-SNR, what is asked, and what each register becomes."""
-    source = ", ".join(f"{k}={v}" for k, v in plan.source.items() if k != "tuned")
-    kind = "stochastic" if plan.stochastic else "deterministic"
-    lines = [
-        f"plan: {source or 'by hand'}",
-        f"path {plan.path.kind}, {plan.steps} steps, {plan.evaluations} evaluations, order {plan.order}, {kind}",
-    ]
-    if isinstance(plan.source.get("tuned"), dict):
-        told = {k: v for k, v in plan.source["tuned"].items() if k != "history" and v not in ("", [])}
-        lines.append(
-            "tuned: " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
-        )
-    if plan.deviates:
-        lines.append(f"deviates: {plan.deviates}")
+def rows_of(plan: Plan) -> list[list[str]]:
+    """The plan's table: a head, then a row a step: number, times, half-log-SNR, what is asked, what becomes of it."""
     rows = [["step", "t", "λ", "asks", "becomes"]]
     lam = plan.path.lam(plan.times)
     for step in plan:
@@ -44,6 +31,33 @@ def show(plan: Plan) -> str:
             becomes.append(f"{plan.registers[register]} = {' + '.join(terms)}".replace("+ -", "− "))
         times = f"{_number(step.t)} → {_number(step.t_next)}"
         rows.append([str(step.index), times, _number(lam[step.index]), asks or "–", "; ".join(becomes)])
+    return rows
+
+
+def about(plan: Plan) -> list[str]:
+    """What the plan is, in lines: its source, its size, what tuning gained, and what it means not to do."""
+    source = ", ".join(f"{k}={v}" for k, v in plan.source.items() if k != "tuned")
+    kind = "stochastic" if plan.stochastic else "deterministic"
+    lines = [
+        f"plan: {source or 'by hand'}",
+        f"path {plan.path.kind}, {plan.steps} steps, {plan.evaluations} evaluations, order {plan.order}, {kind}",
+    ]
+    if isinstance(plan.source.get("tuned"), dict):
+        told = {k: v for k, v in plan.source["tuned"].items() if k != "history" and v not in ("", [])}
+        lines.append(
+            "tuned: " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
+        )
+    if any(plan.skips):
+        left = "; ".join(f"answer {i}: {', '.join(names)}" for i, names in enumerate(plan.skips) if names)
+        lines.append(f"layers left out: {left}")
+    if plan.deviates:
+        lines.append(f"deviates: {plan.deviates}")
+    return lines
+
+
+def show(plan: Plan) -> str:
+    """The plan as text in columns."""
+    rows = rows_of(plan)
     widths = [max(len(row[c]) for row in rows) for c in range(4)]
-    lines += ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
-    return "\n".join(lines)
+    table = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+    return "\n".join([*about(plan), *table])

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from fewstep.aliases import SAMPLERS, split
 from fewstep.catalog import Method, methods
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
@@ -27,7 +28,7 @@ def solver_named(name: str, **parameters: Any) -> Solver:
     """The solver of that name in the catalogue: a row of family solvers, or one of family bridges that is a solver.
 
     Args:
-        name: as in `fewstep catalog`.
+        name: as in `fewstep catalog`, or as other tools have it (`fewstep.aliases`), no schedule named.
         parameters: parameters of the engine that differ from the catalogue's row.
 
     Raises:
@@ -36,7 +37,11 @@ def solver_named(name: str, **parameters: Any) -> Solver:
     """
     rows = {m.name: m for m in methods() if m.module.startswith("fewstep.solvers.")}
     if name not in rows:
-        raise _no_solver(name, rows)
+        sampler, grid = split(name) or (name, None)
+        if sampler not in SAMPLERS or grid is not None:
+            raise _no_solver(name, rows)
+        name, own = SAMPLERS[sampler]
+        parameters = {**own, **parameters}
     row = rows[name]
     try:
         solver: Solver = getattr(import_module(row.module), row.symbol)(**{**dict(row.arguments), **parameters})
@@ -48,7 +53,7 @@ def solver_named(name: str, **parameters: Any) -> Solver:
 def _no_solver(name: str, rows: dict[str, Method]) -> ArgumentError:
     row = next((m for m in methods() if m.name == name and m.family in ("loops", "bridges")), None)
     if row is None:
-        return unknown("solver", name, rows)
+        return unknown("solver", name, [*rows, *SAMPLERS])
     if row.family == "loops":
         return ArgumentError(
             f"{name!r} is a loop and has no plan beforehand: fewstep.sample(denoiser, solver={name!r}) runs it, "
