@@ -9,11 +9,11 @@ from fewstep.guidance import PAG, SAG, Guide
 COUNT, STEPS = 150, 10
 
 
-def _compared(guides: Sequence[tuple[str, Guide]]) -> tuple[str, list[tuple[float, float]], list[float]]:
-    """(the figures in words, (gain, doubt) of each guide, how surely each set's digits are read, plain first)."""
+def _compared(guides: Sequence[tuple[str, Guide]], seed: int = 0) -> tuple[str, list[tuple[float, float]]]:
+    """(the figures in words, (gain, doubt) of each guide)."""
     label = [NONE] * COUNT
-    plain = drawn(COUNT, STEPS, label=label)
-    sets = [drawn(COUNT, STEPS, [guide], label=label) for _, guide in guides]
+    plain = drawn(COUNT, STEPS, label=label, seed=seed)
+    sets = [drawn(COUNT, STEPS, [guide], label=label, seed=seed) for _, guide in guides]
     gains = [gain(plain, x) for x in sets]
     sure = [float(judge().classify(x).amax(1).mean()) for x in (plain, *sets)]
     words = [f"none {float(distance(plain)):.2f}"]
@@ -23,7 +23,7 @@ def _compared(guides: Sequence[tuple[str, Guide]]) -> tuple[str, list[tuple[floa
         f"Fréchet distance of {COUNT} unconditional digits to 1,000 real ones, {STEPS} steps of ddim: "
         f"{', '.join(words)}; mean probability of the class that is read: {', '.join(f'{p:.2f}' for p in sure)}"
     )
-    return figure, gains, sure
+    return figure, gains
 
 
 @claim(
@@ -33,13 +33,15 @@ def _compared(guides: Sequence[tuple[str, Guide]]) -> tuple[str, list[tuple[floa
     figure="ADM, ImageNet 256², unconditional: FID 26.2 to 16.2, Inception score 39.7 to 88.5",
 )
 def perturbed_attention_brings_samples_nearer() -> Measured:
-    figure, gains, sure = _compared([("s = 1", PAG(1.0)), ("s = 3", PAG(3.0))])
+    guides = [("encoder, s = 1", PAG(1.0, "encoder")), ("middle, s = 1", PAG(1.0)), ("middle, s = 3", PAG(3.0))]
+    # The place was chosen among seven settings on the noises of seed 0; these are others.
+    figure, gains = _compared(guides, seed=1)
     why = (
-        "The digits are read a little more surely, as the paper's Inception score says, but they are no nearer to real "
-        "ones. We think that a network of 0.7 M parameters with one attention in its middle, on 7×7 places, does not "
-        "keep a picture's structure there."
+        "The encoder was the best of seven places and scales on the noises of seed 0 (nearer by 0.34 ± 0.09), and does "
+        "not hold on these others. The paper perturbs layers of the encoder and of the middle of a far larger network; "
+        "here both have one attention on 7×7 places."
     )
-    return Measured(figure, gains[1][0] > 2 * gains[1][1] and sure[2] > sure[0], why)
+    return Measured(figure, gains[0][0] > 2 * gains[0][1], why)
 
 
 @claim(
@@ -49,5 +51,5 @@ def perturbed_attention_brings_samples_nearer() -> Measured:
     figure="ADM, ImageNet 256²: FID 26.2 to 20.1 unconditionally, 10.9 to 9.4 with a class",
 )
 def self_attention_brings_samples_nearer() -> Measured:
-    figure, gains, _ = _compared([("s = 0.3", SAG(0.3)), ("s = 0.8", SAG(0.8))])
+    figure, gains = _compared([("s = 0.3", SAG(0.3)), ("s = 0.8", SAG(0.8))])
     return Measured(figure, all(better > 2 * doubt for better, doubt in gains))

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from claims import Measured, claim
-from claims.guidance.judge import accuracy, by_embedding, digits, distance, drawn, gain, judge, seen_digits
-from fewstep.guidance import CADS, CFG
+from claims.guidance.judge import accuracy, digits, distance, drawn, gain, judge, model, seen_digits
+from fewstep.guidance import CADS, CFG, embedded_labels
 from fewstep.metrics import precision_recall
 
 COUNT, STEPS, SCALE = 150, 10, 5.0
@@ -28,7 +28,7 @@ def _spread(features: Tensor, label: Tensor) -> float:
     "0.96",
 )
 def annealing_gives_diversity_back() -> Measured:
-    denoiser, table = by_embedding()
+    denoiser, table = embedded_labels(model())
     label = torch.arange(COUNT) % 10
     words, rows, sets = [], [], []
     for name, size in (("CFG", 0.0), ("CADS s = 0.1", 0.1), ("CADS s = 1", 1.0)):

@@ -1,13 +1,18 @@
-"""Density guidance: the log-density of samples follows the quantile that was asked for."""
+"""Density guidance: the log-density of samples, and their detail, follow the quantile that was asked for."""
+
+from io import BytesIO
+from itertools import pairwise
 
 import torch
+from PIL import Image
 
 from claims import Measured, claim
-from fewstep import VP, make_plan, sample
+from fewstep import VP, load, make_plan, sample
 from fewstep.guidance import DensityGuidance, prior_guidance
 from fewstep.worlds import GaussianMixture
 
 PAPER = "Devil is in the Details: Density Guidance for Detail-Aware Generation with Flow Models"
+COUNT, STEPS = 30, 20
 
 
 def _log_density(quantile: float, length: float = 0.5) -> float:
@@ -39,3 +44,35 @@ def the_quantile_sets_the_log_density() -> Measured:
     return Measured(
         f"mean log-density in nats, 1,024 dimensions, by q: {figure}; by quantile of the length: {also}", holds
     )
+
+
+def _png_bytes(x: torch.Tensor) -> list[int]:
+    """The size of each picture as PNG."""
+    sizes = []
+    for picture in ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
+        file = BytesIO()
+        Image.fromarray(picture).save(file, "png", optimize=True)
+        sizes.append(len(file.getvalue()))
+    return sizes
+
+
+@claim(
+    paper=PAPER,
+    method="density-guidance",
+    says="A higher quantile gives smoother pictures, a lower one more detailed ones; PNG files tell which.",
+    figure="the authors' CIFAR-10 model, 64 steps: size falls with q from 0.3 to 0.7; EDM2 likewise",
+)
+def detail_falls_with_the_quantile() -> Measured:
+    denoiser, quantiles = load("cifar10"), (0.3, 0.4, 0.5, 0.6, 0.7)
+    label, found = [i % 10 for i in range(COUNT)], []
+    for q in quantiles:
+        x = sample(denoiser, COUNT, solver="ddim", steps=STEPS, guides=[DensityGuidance(q)], cond={"label": label}).x
+        found.append(torch.tensor(_png_bytes(x), dtype=torch.float64))
+    changes = [float((b < a).double().mean()) for a, b in pairwise(found)]
+    figure = (
+        f"{COUNT} pictures of the shipped CIFAR-10 model, {STEPS} steps of ddim; mean bytes as PNG by q: "
+        f"{', '.join(f'{q:g} {float(size.mean()):.0f}' for q, size in zip(quantiles, found, strict=True))}; smaller at "
+        f"the next q: {', '.join(f'{share:.0%}' for share in changes)}"
+    )
+    means = [float(size.mean()) for size in found]
+    return Measured(figure, means == sorted(means, reverse=True) and min(changes) > 0.7)

@@ -4,7 +4,6 @@
 a guide alone begin from the same noises, and what stands after ± is the deviation over bootstraps of both together.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import fewstep
 from fewstep.denoisers import Denoiser
@@ -49,18 +48,6 @@ def digits() -> tuple[Tensor, Tensor]:
 def seen_digits() -> Tensor:
     """The features of the real digits, (1000, 48)."""
     return judge()(digits()[0])
-
-
-def by_embedding() -> tuple[Denoiser, Tensor]:
-    """The model told the embedding of a label in the label's place, and the table (11, width) of embeddings."""
-    plain: Any = model()
-    net = copy.deepcopy(plain.net)
-    table = net.condition.label.weight.detach()
-    net.condition.label = nn.Identity()
-    told = fewstep.wrap(
-        net, plain.path, plain.predicts, shape=plain.shape, time=plain.told, null={"label": table[NONE]}
-    )
-    return told, table
 
 
 def drawn(

@@ -72,13 +72,13 @@ def _classifier() -> tuple[nn.Module, float]:
 )
 def a_trained_classifier_leads_to_rare_digits() -> Measured:
     net, right = _classifier()
-    guides = [[], *([MinorityGuidance(net, target, 3.5)] for target in (0, CLASSES - 1))]
-    # From t = 0.9, as at t = 1 the state says nothing and whatever a classifier makes of it is multiplied by 1/α.
-    plan = make_plan(model().path, "ddim", torch.linspace(0.9, 0, STEPS + 1, dtype=torch.float64))
+    # Near t = 1 the state says nothing, and whatever a classifier makes of it is multiplied by σ²/α.
+    guides = [[], *([MinorityGuidance(net, target, 3.5, (0, 0.9))] for target in (0, CLASSES - 1))]
+    plan = make_plan(model().path, "ddim", torch.linspace(1, 0, STEPS + 1, dtype=torch.float64))
     rows = [_row(sample(model(), COUNT, plan=plan, guides=g, cond={"label": NONE}).x) for g in guides]
     names = ("plain", "commonest quarter", "rarest quarter")
     figure = (
-        f"{COUNT} unconditional digits, {STEPS} steps of ddim from t = 0.9, scale 3.5, a classifier of {CLASSES} "
+        f"{COUNT} unconditional digits, {STEPS} steps of ddim, scale 3.5 at t ≤ 0.9, a classifier of {CLASSES} "
         f"quantiles, right on {right:.0%} of what it saw; minority score, distance to the 5 nearest of 1,000 real "
         f"digits, Fréchet distance: {'; '.join(f'{name} {_told(row)}' for name, row in zip(names, rows, strict=True))}"
     )

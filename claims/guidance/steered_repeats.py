@@ -7,7 +7,7 @@ from claims import Measured, claim
 from fewstep import VP, make_plan, sample
 from fewstep.guidance import SteeredLinear
 from fewstep.metrics import sliced_w2
-from fewstep.restoration.repaint import Resampling
+from fewstep.solvers.resampling import Resampling
 from fewstep.worlds import GaussianMixture
 
 SIZE, KNOWN, COUNT, STEPS = 16, 8, 4000, 15
@@ -15,7 +15,7 @@ SIZE, KNOWN, COUNT, STEPS = 16, 8, 4000, 15
 
 @claim(
     paper="Steered Diffusion: A Generalized Framework for Plug-and-Play Conditional Image Synthesis",
-    method="steered-linear",
+    method="resampling",
     says="Repeating every step, noised up again by one, improves on a single pass.",
     figure="better in the paper's ablation; figures not checked, and the released code repeats nothing",
 )

@@ -18,8 +18,18 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import fewstep  # noqa: E402
-from claims.guidance.judge import NONE, by_embedding, model  # noqa: E402
-from fewstep.guidance import CADS, CFG, PAG, SAG, Factorized, HiGS, SelfGuidedMinority, minority_score  # noqa: E402
+from claims.guidance.judge import NONE, model  # noqa: E402
+from fewstep.guidance import (  # noqa: E402
+    CADS,
+    CFG,
+    PAG,
+    SAG,
+    Factorized,
+    HiGS,
+    SelfGuidedMinority,
+    embedded_labels,
+    minority_score,
+)  # fmt: skip
 from fewstep.guidance.factorized import frequency_bands  # noqa: E402
 from fewstep.guidance.sag import blurred  # noqa: E402
 
@@ -37,17 +47,25 @@ def sheet(rows: list[Tensor], scale: int) -> Image.Image:
 
 
 def digits(guides: list[Any], label: Any, n: int = 20, **options: Any) -> Tensor:
-    """Samples of the digits model, 10 steps of ddim, seed 0."""
+    """Samples of the digits model unless another is given, 10 steps of ddim, seed 0."""
     options = {"denoiser": model(), "cond": {"label": label}, "seed": 0, **options}
     return fewstep.sample(n=n, steps=STEPS, solver="ddim", guides=guides, **options).x
 
 
 def cads() -> Image.Image:
     """Rows: digits of the classes 3 and 8 with CFG of 5; then with CADS of 0.1; then of 1."""
-    denoiser, table = by_embedding()
+    denoiser, table = embedded_labels(model())
     label = torch.tensor([3] * 10 + [8] * 10)
     sets = [digits([CFG(5.0), CADS("label", s)], table[label], denoiser=denoiser) for s in (0.0, 0.1, 1.0)]
     return sheet(sets, 2)
+
+
+def diverse() -> Image.Image:
+    """Rows: six horses, six cars and six ships of the CIFAR-10 model with CFG of 5; then with CADS of 0.25; of 1."""
+    denoiser, table = embedded_labels(fewstep.load("cifar10"))
+    label = torch.tensor([7] * 6 + [1] * 6 + [8] * 6)
+    made = [digits([CFG(5.0), CADS("label", s)], table[label], len(label), denoiser=denoiser) for s in (0.0, 0.25, 1.0)]
+    return sheet(made, 2)
 
 
 def perturbed() -> Image.Image:
@@ -95,8 +113,8 @@ def minority() -> Image.Image:
 
 
 ROWS: dict[str, Callable[[], Image.Image]] = {
-    "cads": cads, "pag": perturbed, "sag": attended, "higs": history, "cifar10": colour, "hybrid": hybrid,
-    "minority": minority,
+    "cads": cads, "cads-cifar10": diverse, "pag": perturbed, "sag": attended, "higs": history, "cifar10": colour,
+    "hybrid": hybrid, "minority": minority,
 }  # fmt: skip
 
 

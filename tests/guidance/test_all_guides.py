@@ -6,131 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_network import tiny, tiny_guides
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fewstep import VP, make_plan, sample, wrap
+from fewstep import VP, make_plan, sample
 from fewstep.catalog import methods
-from fewstep.guidance import (
-    CADS,
-    CFG,
-    PAG,
-    SAG,
-    AnnealedMCMC,
-    Autoguidance,
-    ClassifierGuidance,
-    Composition,
-    ContrastiveEnergy,
-    DensityControl,
-    DensityGuidance,
-    DensityNoise,
-    EpsilonScaling,
-    ExpertGuidance,
-    Factorized,
-    FixedComponent,
-    FlowChef,
-    HiGS,
-    LatentTree,
-    MinorityGuidance,
-    SelfGuidedMinority,
-    Steered,
-    SteeredLinear,
-    Thresholding,
-    TractableSteering,
-    UpsampleGuidance,
-)  # fmt: skip
-from fewstep.guidance.factorized import frequency_bands
-from fewstep.networks import UNet
+from fewstep.guidance import CADS, CFG, AnnealedMCMC, HiGS, SteeredLinear, Thresholding
 
 ROWS = 3
 COND = {"label": [0, 1, 2], "emb": torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 4)}
 
 
-class Toy(UNet):
-    """A tiny UNet with random weights that also takes an embedding, and counts the rows that it is asked."""
-
-    rows = 0
-
-    def forward(self, x, time, label=None, emb=None):
-        self.rows += len(x)
-        shift = 0 if emb is None else 0.2 * emb.mean(1)[:, None, None, None] + 0.1 * emb[:, :1, None, None]
-        return torch.tanh(0.5 * x + shift + 0.3 * super().forward(x, time, label))
+def toy():
+    return tiny(VP())
 
 
-def toy(seed=0):
-    net = Toy(1, 3, width=8, multipliers=(1, 2), attention=(0, 2)).double().eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(0.3 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
-    net.requires_grad_(False)
-    den = wrap(net, VP(), "x0", shape=(1, 8, 8), null={"label": 3})
-    return den, net
-
-
-def quadratic(x, t=None):
-    return -(x - 0.3).square().flatten(1).sum(1)
-
-
-def total(x):
-    return x.flatten(1).sum(1)
-
-
-def logits(x, t):
-    return torch.stack([x.flatten(1).sum(1), -x.flatten(1).square().sum(1)], 1)
-
-
-def pool(x):
-    return torch.nn.functional.avg_pool2d(x, 2)
-
-
-def spread(y):
-    return torch.nn.functional.interpolate(y, scale_factor=2, mode="nearest")
-
-
-IDENTITY = [lambda x: x]
-BANDS = frequency_bands(1.0)
-CHAIN = Composition(((0.5, {"label": 2}),), log_probs=(quadratic, quadratic))
-
-
-def tree():
-    """A chain of 64 pixels at 3 levels."""
-    generator = torch.Generator().manual_seed(0)
-    tables = [torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((2,), (64, 2, 2), (64, 2, 3))]
-    return LatentTree(tuple(range(-1, 63)), *(table.log_softmax(-1) for table in tables))
-
-
-TREE = tree()
-
-# name: (the guide at its neutral value, the guide at work)
-GUIDES = {
-    "annealed-mcmc": (AnnealedMCMC(rounds=0), AnnealedMCMC(CHAIN, "hmc", rounds=2)),
-    "autoguidance": (Autoguidance(toy(1)[0], 1.0), Autoguidance(toy(1)[0], 2.0)),
-    "cads": (CADS("emb", scale=0.0), CADS("emb", scale=0.3)),
-    "cfg": (CFG(1.0), CFG(3.0, rescale=0.7)),
-    "classifier-guidance": (ClassifierGuidance(quadratic, 0.0), ClassifierGuidance(quadratic, 0.5)),
-    "composition": (Composition(), Composition(((0.6, {"label": 1}), (-0.3, toy(1)[0])))),
-    "contrastive-energy": (ContrastiveEnergy(quadratic, 0.0), ContrastiveEnergy(quadratic, 0.5)),
-    "density-control": (DensityControl(), DensityControl(-60.0, 1.5)),
-    "density-noise": (DensityNoise(0.0), DensityNoise(0.3, (-9, 9))),
-    "density-guidance": (DensityGuidance(0.5), DensityGuidance(0.2)),
-    "epsilon-scaling": (EpsilonScaling(1.0), EpsilonScaling(1.02)),
-    "factorized": (Factorized(IDENTITY), Factorized(BANDS, [{"label": 2}])),
-    "factorized-fixed": (FixedComponent(BANDS[0]), FixedComponent(BANDS[0], torch.ones(1, 8, 8))),
-    "flowchef": (FlowChef(quadratic, 0.0), FlowChef(lambda x: -quadratic(x), 0.1, rounds=2)),
-    "higs": (HiGS(0.0), HiGS(1.5)),
-    "minority": (MinorityGuidance(logits, scale=0.0), MinorityGuidance(logits, scale=0.5)),
-    "pag": (PAG(0.0), PAG(2.0)),
-    "ppap": (ExpertGuidance([quadratic], lambda p: p, 0.0), ExpertGuidance([quadratic, total], lambda p: p, 0.5)),
-    "sag": (SAG(0.0), SAG(0.8)),
-    "self-guided-minority": (SelfGuidedMinority(0.0), SelfGuidedMinority(0.5, every=2)),
-    "steered": (Steered([(1.0, quadratic)], 0.0), Steered([(0.1, lambda x: -quadratic(x)), (-0.05, quadratic)], 0.5)),
-    "steered-linear": (SteeredLinear(pool, spread, torch.ones(1, 1, 4, 4), 0.0),
-                       SteeredLinear(pool, spread, torch.ones(1, 1, 4, 4))),
-    "thresholding": (Thresholding(1.0), Thresholding(0.0)),
-    "tiramisu": (TractableSteering(TREE, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), 1.0),
-                 TractableSteering(TREE, torch.ones(1, 1, 1), torch.arange(8.0) < 4)),
-    "upsample-guidance": (UpsampleGuidance(scale=0.0), UpsampleGuidance(2)),
-}  # fmt: skip
+GUIDES = tiny_guides(VP())
 # Those whose class says nothing when it is asked for a neutral value: the answers of this network stay in range.
 SAME_HERE = {"thresholding"}
 

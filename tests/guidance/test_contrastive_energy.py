@@ -7,7 +7,8 @@ import torch
 
 from fewstep import VP, Flow, make_plan, sample
 from fewstep.errors import ArgumentError
-from fewstep.guidance import ContrastiveEnergy, EnergyNetwork, energy_loss, train_energy
+from fewstep.guidance import EnergyNetwork, train_energy
+from fewstep.guidance.contrastive_energy import ContrastiveEnergy, energy_loss
 from fewstep.worlds import Gaussian, GaussianMixture
 
 PATH = VP()
@@ -38,7 +39,7 @@ def test_the_exact_energy_makes_the_tilted_sampler(path):
         return target.log_density(x, path, t) - world.log_density(x, path, t)
 
     options = {"steps": 8, "seed": 1, "dtype": torch.float64}
-    got = sample(world.denoiser(path), 16, guides=[ContrastiveEnergy(value)], **options).x
+    got = sample(world.denoiser(path), 16, guides=[ContrastiveEnergy(value, interval=(0, 1))], **options).x
     want = sample(target.denoiser(path), 16, **options).x
     # On the flow the run begins where α = 0 and the gradient is a limit, met up to e^{−8}.
     assert torch.allclose(got, want, atol=1e-8 if path == VP() else 2e-3)
@@ -81,6 +82,14 @@ def test_the_contrastive_loss_finds_the_exact_energy_and_the_mean_squared_error_
     assert torch.allclose(exact, torch.tensor(EXACT, dtype=torch.float64), atol=2e-4)
     assert torch.allclose(best_of_a_kind("contrastive"), exact, rtol=0.1, atol=0.08)
     assert torch.allclose(best_of_a_kind("mse"), torch.tensor(AVERAGED, dtype=torch.float64), rtol=0.1, atol=0.08)
+
+
+def test_the_energy_of_the_answer_is_another_function():
+    """E(x̂₀), as DPS has it: known values at the same places, far from the exact ones."""
+    world, _ = world_and_target()
+    t = PATH.t_of_lam(torch.tensor(0.2, dtype=torch.float64))
+    slope = slope_at(lambda x: -energy(world.denoise(x, PATH, t)))
+    assert torch.allclose(slope, torch.tensor((4.9057, 2.5129, -1.1101), dtype=torch.float64), atol=2e-4)
 
 
 def test_losses_in_closed_form():

@@ -7,7 +7,8 @@ import torch
 
 from fewstep import VP, Flow, make_plan, sample, wrap
 from fewstep.errors import ArgumentError
-from fewstep.guidance import DensityControl, DensityNoise, prior_guidance, score_alignment
+from fewstep.guidance import prior_guidance, score_alignment
+from fewstep.guidance.density_control import DensityControl, DensityNoise
 from fewstep.worlds import Gaussian, GaussianMixture
 
 PATH, SIZE = VP(), 48

@@ -10,11 +10,12 @@ from fewstep.errors import ArgumentError
 from fewstep.guidance import (
     CADS,
     SAG,
-    AnnealedMCMC,
     Autoguidance,
     ClassifierGuidance,
     Composition,
+    ContrastiveEnergy,
     DensityGuidance,
+    ExpertGuidance,
     Factorized,
     FixedComponent,
     FlowChef,
@@ -28,6 +29,7 @@ from fewstep.guidance import (
     minority_score,
     prior_guidance,
 )  # fmt: skip
+from fewstep.guidance.annealed_mcmc import AnnealedMCMC
 from fewstep.guidance.factorized import frequency_bands, grey_and_colour, motion_and_rest, regions
 from fewstep.guidance.higs import cosine_transform
 from fewstep.guidance.sag import attended_places, blurred
@@ -61,12 +63,54 @@ def test_the_exact_classifier_makes_the_conditional_sampler(path, solver):
     # On the flow the run begins where α = 0 and the gradient is a limit, met up to e^{−8}.
     close = {"atol": 1e-8 if path == VP() else 2e-3}
     want = sample(den, 16, cond={"label": 1}, **options).x
-    assert torch.allclose(sample(den, 16, guides=[ClassifierGuidance(log_prob)], **options).x, want, **close)
+    assert torch.allclose(
+        sample(den, 16, guides=[ClassifierGuidance(log_prob, interval=(0, 1))], **options).x, want, **close
+    )
     assert not torch.allclose(sample(den, 16, guides=[ClassifierGuidance(log_prob, 0.9)], **options).x, want, atol=1e-2)
     alone = mixture(component_labels=[0, 1, 2]).denoiser(path)
     rare = sample(alone, 16, cond={"label": 2}, **options).x
-    guided = sample(den, 16, guides=[MinorityGuidance(classifier, scale=1.0)], **options).x
+    guided = sample(den, 16, guides=[MinorityGuidance(classifier, scale=1.0, interval=(0, 1))], **options).x
     assert torch.allclose(guided, rare, **close)
+
+
+def test_towards_pure_noise_a_gradient_guide_is_silent_unless_it_is_told_to_speak():
+    """A gradient that does not vanish there, as a trained network's, is left out by default and has its own window."""
+    den, logits = mixture().denoiser(Flow()), lambda x, t: torch.stack([x.sum(1), -x.sum(1)], 1)
+    x, asked = randn(3, 3), []
+
+    def slope(x, t=None):
+        asked.append(t)
+        return x.sum(1)
+
+    def change(guide, t):
+        plan = make_plan(Flow(), "ddim", torch.tensor([t, 0.0], dtype=torch.float64))
+        return sample(den, start=x, plan=plan, guides=[guide]).x - sample(den, start=x, plan=plan).x
+
+    kinds = [
+        lambda window: ClassifierGuidance(slope, 1.0, window), lambda window: ContrastiveEnergy(slope, interval=window),
+        lambda window: ExpertGuidance([lambda x: x], lambda a: a.sum(1), 1.0, window),
+        lambda window: MinorityGuidance(lambda x, t: logits(x, t).log_softmax(1), 0, 1.0, window),
+    ]  # fmt: skip
+    for kind in kinds:
+        assert not change(kind(None), 1.0).any()
+        assert not change(kind(None), 0.9976).any()
+        assert change(kind(None), 0.9974).abs().min() > 0
+        assert change(kind((0.2, 0.7)), 0.5).abs().min() > 0
+        assert not change(kind((0.2, 0.7)), 0.8).any()
+        assert not change(kind((0.2, 0.7)), 0.1).any()
+        assert change(kind((0.0, 1.0)), 1.0).abs().min() > 0
+        with pytest.raises(ArgumentError, match="interval"):
+            kind((0.7, 0.2))
+    # σ²/α at λ = −8 is e⁸·σ, and e⁶ where the default ends.
+    assert torch.allclose(change(kinds[0]((0.0, 1.0)), 1.0), torch.tensor(math.exp(8), dtype=torch.float64), rtol=1e-3)
+    assert float(change(kinds[0](None), 0.9974).max()) < math.exp(6)
+    # Two samples of two times: each by its own.
+    plan = make_plan(Flow(), "ddim", torch.tensor([[0.5, 0.8], [0.0, 0.0]], dtype=torch.float64)[..., None])
+    start = randn(2, 3)
+    plain, guided = (sample(den, start=start, plan=plan, guides=g).x for g in ([], [kinds[0]((0.2, 0.7))]))
+    guided = guided - plain
+    assert torch.allclose(guided[0], torch.tensor(0.5, dtype=torch.float64))
+    assert not guided[1].any()
 
 
 def test_cfg_scale_interval_rescale_and_a_scale_of_time():

@@ -1,11 +1,13 @@
 """Steered diffusion's repeats are a plan that goes up again by a level: they keep the law, and bring the rest along."""
 
+import pytest
 import torch
 
 from fewstep import VP, make_plan, sample
 from fewstep.analysis import gaussian_output
+from fewstep.errors import ArgumentError
 from fewstep.guidance import SteeredLinear
-from fewstep.restoration.repaint import Resampling
+from fewstep.solvers.resampling import Resampling
 from fewstep.worlds import GaussianMixture
 
 PATH = VP()
@@ -19,6 +21,10 @@ def test_repeats_cost_what_they_should_and_keep_the_law_of_the_data():
     errors = []
     for repeats in (1, 4):
         plan = make_plan(PATH, Resampling(1, repeats), TIMES)
+        if repeats == 1:
+            ancestral = make_plan(PATH, "ddpm", TIMES)
+            for mine, theirs in ((plan.M, ancestral.M), (plan.B, ancestral.B), (plan.N, ancestral.N)):
+                assert torch.allclose(mine.value, theirs.value, rtol=1e-12)
         assert plan.evaluations == 1 + 29 * repeats
         mean, variance = gaussian_output(plan, c, m, exact_start=True)[:2]
         assert torch.allclose(mean, PATH.alpha(t) * m, atol=0.02)
@@ -50,3 +56,11 @@ def test_repeats_bring_the_hidden_part_to_the_exact_posterior():
         missed.append(abs(float(x[:, 1].mean()) - 1.35))
     assert missed[1] < 0.5 * missed[0]
     assert missed[1] < 0.1
+
+
+def test_the_catalogue_knows_the_repeats_and_refuses_none():
+    plan = make_plan(PATH, "resampling", TIMES)
+    assert torch.equal(plan.times, make_plan(PATH, Resampling(1, 2), TIMES).times)
+    for bad in ({"jump_length": 0}, {"repeats": 0}, {"repeats": 1.5}):
+        with pytest.raises(ArgumentError, match=r"at least 1|whole number"):
+            Resampling(**bad)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fewstep import VP, sample, wrap
+from fewstep.denoisers import Latent
 from fewstep.errors import ArgumentError
 from fewstep.guidance import Ask
 from fewstep.guidance.thresholding import Thresholding, upper_quantile
@@ -72,3 +73,12 @@ def test_in_a_run_the_end_is_in_range():
 def test_bad_parameters(quantile):
     with pytest.raises(ArgumentError, match="quantile"):
         Thresholding(quantile)
+
+
+def test_latents_have_no_range_and_are_refused():
+    asked = []
+    den = wrap(lambda x, t: asked.append(1) or x, VP(), "x0", shape=(1, 4, 4))
+    latent = Latent(den, torch.nn.Identity(), torch.nn.Identity(), (3, 8, 8))
+    with pytest.raises(ArgumentError, match="model of pixels"):
+        sample(latent, 1, steps=2, guides=[Thresholding()])
+    assert not asked

@@ -8,8 +8,8 @@ import torch
 
 from fewstep import VP, make_plan, sample, wrap
 from fewstep.errors import ArgumentError
-from fewstep.guidance import LatentTree, TractableSteering, fit_latent_tree, to_levels
-from fewstep.guidance.latent_tree import IMPOSSIBLE, certain, chow_liu
+from fewstep.guidance.latent_tree import IMPOSSIBLE, LatentTree, certain, chow_liu, fit_latent_tree
+from fewstep.guidance.tractable_steering import TractableSteering, to_levels
 
 PARENTS = (2, -1, 1, 2)  # parents may stand after their children
 STATES, LEVELS = 2, 3

@@ -3,7 +3,7 @@
 from fewstep.guidance.annealed_mcmc import AnnealedMCMC
 from fewstep.guidance.autoguidance import Autoguidance
 from fewstep.guidance.base import LEVELS, Ask, Branch, Guide
-from fewstep.guidance.cads import CADS
+from fewstep.guidance.cads import CADS, embedded_labels
 from fewstep.guidance.cfg import CFG
 from fewstep.guidance.classifier_guidance import ClassifierGuidance
 from fewstep.guidance.composition import Composition
@@ -33,6 +33,6 @@ __all__ = [
     "Composition", "ContrastiveEnergy", "DensityControl", "DensityGuidance", "DensityNoise", "EnergyNetwork",
     "EpsilonScaling", "ExpertGuidance", "Factorized", "FixedComponent", "FlowChef", "Guide", "HiGS", "LatentTree",
     "LowRankAdapted", "MinorityGuidance", "SelfGuidedMinority", "Steered", "SteeredLinear", "Thresholding",
-    "TractableSteering", "UpsampleGuidance", "energy_loss", "fit_latent_tree", "minority_classes", "minority_score",
-    "prior_guidance", "score_alignment", "to_levels", "train_energy", "train_experts",
+    "TractableSteering", "UpsampleGuidance", "embedded_labels", "energy_loss", "fit_latent_tree", "minority_classes",
+    "minority_score", "prior_guidance", "score_alignment", "to_levels", "train_energy", "train_experts",
 ]  # fmt: skip

@@ -31,13 +31,14 @@ class Ask:
     Args:
         x: the state that is asked, (batch, *shape).
         t, t_next: its time and the time after the step, float64 on the host.
-        index, of: the number of the step and how many there are.
+        index, of: the number of the plan's row and how many there are; a step of several stages is several rows.
         denoiser: whose path, shape and null conditions they are.
         noise: noise(slot) → a keyed draw of x's shape, the same whatever the batch; slots 0 … 63 are independent.
         again: again(x, t, cond, denoiser=None) → x̂₀ at another state or time, or of another denoiser; it is counted.
         cond: what the network is told: the run's conditions, as guides of level condition left them.
-        x0: the last answer, for a guide that moves the state after a step.
+        x0: the last answer, for a guide that moves the state after a step; None where the step asked nothing.
         differentiated: whether the run itself is differentiated, so that a memory must keep its graph.
+        begins: whether this is the first question of a step, and not one of its later stages.
     """
 
     x: Tensor
@@ -51,6 +52,7 @@ class Ask:
     cond: Mapping[str, Any] = field(default_factory=dict)
     x0: Tensor | None = None
     differentiated: bool = False
+    begins: bool = True
 
     @property
     def path(self) -> Path:

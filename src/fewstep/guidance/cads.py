@@ -7,15 +7,17 @@
 means and deviations over one sample's whole condition.  The null branch of CFG keeps its clean condition.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide
 
@@ -67,7 +69,8 @@ class CADS(Guide):
             got = "no such condition" if y is None else f"{getattr(y, 'dtype', type(y).__name__)}"
             raise ArgumentError(
                 f"CADS adds noise to the condition {self.key!r}, which must be a floating-point tensor, got {got} "
-                f"among {sorted(cond)}; give the network the embedding of a label instead of the label"
+                f"among {sorted(cond)}; give the network the embedding of a label instead of the label, which "
+                "fewstep.guidance.embedded_labels(denoiser) does for networks of ours"
             )
         gamma = ((self.end - ask.t) / (self.end - self.begin)).clamp(0, 1).to(y.device, y.dtype)
         if not bool((gamma < 1).any()):
@@ -89,3 +92,29 @@ def _normal_like(y: Tensor, ask: Ask) -> Tensor:
         raise ArgumentError(f"CADS draws at most {SLOTS} · {each} numbers a step here, the condition has {size}")
     drawn = torch.cat([ask.noise(FIRST_SLOT + i).flatten(1) for i in range(count)], 1)
     return drawn[:, :size].reshape(y.shape).to(y.device, y.dtype)
+
+
+def embedded_labels(denoiser: Denoiser) -> tuple[Denoiser, Tensor]:
+    """The model told an embedding in the place of a label, for guides that need a condition of floats.
+
+    cond={"label": table[labels]} is then what cond={"label": labels} is to the model itself.
+
+    Args:
+        denoiser: of a network of ours with classes, such as fewstep.load("cifar10").
+
+    Returns:
+        The denoiser, a copy whose null is an embedding too; and the table (classes + 1, width), the null label's last.
+
+    Raises:
+        ArgumentError: the network has no table of labels.
+    """
+    net: Any = getattr(denoiser, "net", None)
+    label = getattr(getattr(net, "condition", None), "label", None)
+    if not isinstance(label, nn.Embedding):
+        raise ArgumentError(f"the denoiser's network has no table of labels, {type(net).__name__} is not one of ours")
+    table = label.weight.detach()
+    told: Any = copy.copy(denoiser)
+    told.net = copy.deepcopy(net)
+    told.net.condition.label = nn.Identity()
+    told.null = {key: table[value] if key == "label" else value for key, value in denoiser.null.items()}
+    return told, table

@@ -22,6 +22,7 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
 from fewstep.guidance.base import Ask, Guide
 from fewstep.guidance.classifier_guidance import ClassifierGuidance
+from fewstep.guidance.gradient import Interval, checked_interval
 
 LOSSES = ("contrastive", "mse", "exponential")
 # The authors' bound of the exponential regression's output, beyond which it cannot be trained.
@@ -44,22 +45,29 @@ class ContrastiveEnergy(Guide):
         value: value(x, t, **told) → (batch,), f = −E_t up to a constant; `train_energy` finds one.
         scale: s; 1 is exact, 0 leaves the answer as it is.
         told: the names of the run's conditions that `value` is told too, such as the state of a policy.
+        interval: (low, high), the times of guidance, as in `ClassifierGuidance`.
 
     Raises:
-        ArgumentError: at the run, a condition that the run does not have.
+        ArgumentError: an interval that is not 0 ≤ low < high ≤ 1; at the run, a condition that it does not have.
     """
 
     level: ClassVar[str] = "answer"
     value: Callable[..., Tensor]
     scale: float = 1.0
     told: tuple[str, ...] = ()
+    interval: Interval = None
+
+    def __post_init__(self) -> None:
+        checked_interval(self.interval)
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         for name in self.told:
             if name not in ask.cond:
                 raise unknown("condition of the run", name, sorted(ask.cond))
         told = {name: ask.cond[name] for name in self.told}
-        return ClassifierGuidance(lambda x, t: self.value(x, t, **told), self.scale).answer(ask, x0, state)
+        return ClassifierGuidance(lambda x, t: self.value(x, t, **told), self.scale, self.interval).answer(
+            ask, x0, state
+        )
 
 
 def energy_loss(values: Tensor, logs: Tensor, kind: str = "contrastive") -> Tensor:

@@ -160,8 +160,8 @@ def _typical_rate(spectrum: Tensor, at: _Slopes, shape: torch.Size) -> Tensor:
 class DensityNoise(Guide):
     """The stochastic form of density guidance (Karczewski et al. 2025): noise along the level sets of the density.
 
-    Put it after `DensityGuidance` or `DensityControl`, with a solver of one step and one question (ddim), in many
-    steps.  A step costs one evaluation and `probes` + 1 gradients through it.
+    Put it after `DensityGuidance` or `DensityControl`, with a solver that asks once a step (ddim; heun is refused), in
+    many steps.  A step costs one evaluation and `probes` + 1 gradients through it.
 
     Args:
         amount: φ, the share of the noise of the full reverse equation; the authors' 0.2 early and 0.3 late; 0 leaves
@@ -170,7 +170,7 @@ class DensityNoise(Guide):
         probes: random vectors a trace, 1 … 23.
 
     Raises:
-        ArgumentError: numbers out of their ranges.
+        ArgumentError: numbers out of their ranges; at the run, a solver that asks several times a step.
     """
 
     level: ClassVar[str] = "answer"
@@ -191,6 +191,11 @@ class DensityNoise(Guide):
         lam, after = _rows(ask.path.lam(ask.t)), _rows(ask.path.lam(ask.t_next))
         low, high = self.window
         noisy = (lam >= low) & (lam <= high) & lam.isfinite() & after.isfinite()
+        if self.amount and not ask.begins:
+            raise ArgumentError(
+                "density-noise puts in its noise once a step and cannot share it among stages: take a solver that asks "
+                "once a step, such as ddim or dpm-solver++"
+            )
         if self.amount == 0 or not bool(noisy.any()):
             return x0, state
         alpha, sigma = _rows(ask.path.alpha(ask.t)), _rows(ask.path.sigma(ask.t))

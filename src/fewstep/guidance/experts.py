@@ -20,6 +20,7 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide
 from fewstep.guidance.classifier_guidance import ClassifierGuidance
+from fewstep.guidance.gradient import Interval, checked_interval
 from fewstep.guidance.low_rank_adaptation import LowRankAdapted
 from fewstep.paths import Path
 
@@ -45,25 +46,31 @@ class ExpertGuidance(Guide):
             them.
         wanted: wanted(an expert's answers) → (batch,), a log-probability, such as that of a class.
         scale: w; 0 leaves the answer as it is.
+        interval: (low, high), the times of guidance, as in `ClassifierGuidance`.
 
     Raises:
-        ArgumentError: no experts; at the run, times that differ within a sample.
+        ArgumentError: no experts, or an interval that is not 0 ≤ low < high ≤ 1; at the run, times that differ within
+            a sample.
     """
 
     level: ClassVar[str] = "answer"
     experts: Sequence[Callable[[Tensor], Tensor]]
     wanted: Callable[[Tensor], Tensor]
     scale: float = 7.5
+    interval: Interval = None
 
     def __post_init__(self) -> None:
         if not self.experts:
             raise ArgumentError("experts must hold at least one")
+        checked_interval(self.interval)
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         if ask.t.numel() not in (1, len(x0)):
             raise ArgumentError(f"an expert serves one time a sample, got times of shape {tuple(ask.t.shape)}")
         which = expert_of(ask.t.reshape(-1), len(self.experts)).expand(len(x0)).tolist()
-        return ClassifierGuidance(lambda x, t: self._log_prob(x, which), self.scale).answer(ask, x0, state)
+        return ClassifierGuidance(lambda x, t: self._log_prob(x, which), self.scale, self.interval).answer(
+            ask, x0, state
+        )
 
     def _log_prob(self, x: Tensor, which: list[int]) -> Tensor:
         if len(set(which)) == 1:

@@ -52,9 +52,9 @@ class FlowChef(Guide):
             raise ArgumentError(f"rounds must be at least 1, got {self.rounds}")
 
     def move(self, ask: Ask, x: Tensor, state: Any) -> tuple[Tensor, Any, bool]:
-        if self.size == 0 or (ask.index == ask.of - 1 and not self.last):
+        # A step that asked nothing, such as a jump up, has no new answer to steer by.
+        if self.size == 0 or ask.x0 is None or (ask.index == ask.of - 1 and not self.last):
             return x, state, False
-        assert ask.x0 is not None
         believed = ask.x0
         for _ in range(self.rounds):
             believed = believed - self.size * gradient(self.loss, believed, "loss")

@@ -13,6 +13,19 @@ from fewstep.guidance.base import Ask, coefficient
 
 # λ so low that the state says next to nothing of the data, and so high that float32 gradients keep their digits.
 NEAR = -8.0
+# λ below which a network that was trained on noisy samples cannot know anything: VP's own start is at −5.
+LEAST = -6.0
+Interval = tuple[float, float] | None
+
+
+def checked_interval(interval: Interval) -> None:
+    """Refuse times that are no interval.
+
+    Raises:
+        ArgumentError: it is not 0 ≤ low < high ≤ 1.
+    """
+    if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+        raise ArgumentError(f"interval must be 0 ≤ low < high ≤ 1 or None, got {interval}")
 
 
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor, who: str) -> Tensor:
@@ -70,3 +83,10 @@ def along_score(ask: Ask, push: Tensor, scale: float) -> Tensor:
     """(σ²/α)·scale·push: the change of x̂₀ when the score is changed by scale·push, at the informed time."""
     t = informed_time(ask)
     return coefficient(scale * ask.path.sigma(t).square() / ask.path.alpha(t), push) * push
+
+
+def guided_times(ask: Ask, interval: Interval) -> Tensor:
+    """Whether the ask's times are guided, of their shape: those of the interval, or without one those of λ ≥ −6."""
+    if interval is None:
+        return ask.path.lam(ask.t) >= LEAST
+    return (ask.t >= interval[0]) & (ask.t <= interval[1])

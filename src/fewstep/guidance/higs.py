@@ -40,7 +40,8 @@ class HiGS(Guide):
         weight: a in (0, 1], of the newest answer in the mean.
         parallel: η, how much is kept of the part along the answer.
         cutoff: R_c, the frequency below which the push is damped; None for no filter.
-        window: (t₀, t₁), the times of guidance, 0 ≤ t₀ < t₁ ≤ 1; at t₀ itself there is none.
+        window: (t₀, t₁), the times of guidance, 0 ≤ t₀ < t₁ ≤ 1; at t₀ itself there is none.  Times are the path's own:
+            on VE, where they are shares of the largest noise, nearly all of a run is below 0.4.
         schedule: "sqrt", "linear" or "constant", the shape of w over the window.
 
     Raises:
@@ -64,16 +65,12 @@ class HiGS(Guide):
             raise unknown("schedule", self.schedule, SCHEDULES)
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
-        # state: the step, the mean that its asks see, the mean with its own first answer; a step of several asks
-        # adds to the mean once.
-        step = (ask.index, ask.t_next.flatten()[0].item())
-        _, _, seen = state or (None, None, None)
-        if state is not None and state[0] == step:
-            seen = state[1]
-        else:
+        # state: the mean that a step's asks see, and the mean with its own first answer, which the next step's see.
+        if state is None or ask.begins:
+            seen = None if state is None else state[1]
             kept = x0 if ask.differentiated else x0.detach()
-            after = self.weight * kept + (0 if seen is None else (1 - self.weight) * seen)
-            state = (step, seen, after)
+            state = (seen, self.weight * kept + (0 if seen is None else (1 - self.weight) * seen))
+        seen = state[0]
         if self.scale == 0 or seen is None:
             return x0, state
         push = self._filter(self._split(x0 - seen, x0))

@@ -18,7 +18,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide
 from fewstep.guidance.classifier_guidance import ClassifierGuidance
-from fewstep.guidance.gradient import one_a_sample
+from fewstep.guidance.gradient import Interval, checked_interval, one_a_sample
 
 
 @method(
@@ -35,12 +35,20 @@ class MinorityGuidance(Guide):
         classifier: classifier(x, t) → logits (batch, classes), of noisy samples; trained on `minority_classes`.
         target: the class that is wanted, from 0 (the most common) on; −1 is the rarest.
         scale: w; 0 leaves the answer as it is.
+        interval: (low, high), the times of guidance, as in `ClassifierGuidance`.
+
+    Raises:
+        ArgumentError: an interval that is not 0 ≤ low < high ≤ 1; at the run, a classifier without that class.
     """
 
     level: ClassVar[str] = "answer"
     classifier: Callable[[Tensor, Tensor], Tensor]
     target: int = -1
     scale: float = 3.5
+    interval: Interval = None
+
+    def __post_init__(self) -> None:
+        checked_interval(self.interval)
 
     def _log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         logits = self.classifier(x, t)
@@ -51,7 +59,7 @@ class MinorityGuidance(Guide):
         return logits.log_softmax(-1)[:, self.target]
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return ClassifierGuidance(self._log_prob, self.scale).answer(ask, x0, state)
+        return ClassifierGuidance(self._log_prob, self.scale, self.interval).answer(ask, x0, state)
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class SelfGuidedMinority(Guide):
     Args:
         scale: w, at most what a step changes a number of the state by, in units of σ²; 0 leaves the answer as it is.
         t_noise: p, the time of the noise added to x̂₀, in (0, 1).
-        every: k, at least 1; steps whose index is a multiple of it are guided.
+        every: k, at least 1; the first step and every k-th after it are guided.
         t_mid: in [0, 1]; only times above it are guided.
         draws: noises that ℓ is averaged over, at least 1.
         distance: d(x̂₀, x̃₀) → (batch,), differentiable, such as LPIPS.
@@ -63,8 +63,10 @@ class SelfGuidedMinority(Guide):
         return self.draws if self.scale else 0
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
+        # state: how many steps have begun.
+        state = (state or 0) + ask.begins
         late = (ask.t > self.t_mid).to(x0.device)
-        if self.scale == 0 or ask.index % self.every or not bool(late.any()):
+        if self.scale == 0 or (state - 1) % self.every or not bool(late.any()):
             return x0, state
         t = torch.tensor(self.t_noise, dtype=torch.float64)
         alpha, sigma = float(ask.path.alpha(t)), float(ask.path.sigma(t))

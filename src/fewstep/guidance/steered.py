@@ -2,7 +2,8 @@
 
     x̂₀′ = x̂₀ − k(t)·∇ₓ Σᵢ λᵢ·Lᵢ(x̂₀(x)),      k = σ(t);      x̂₀″ = x̂₀′ + A†(y − A·x̂₀′)
 
-The sampler's ε follows from x and x̂₀″.  With A†A a projector and no noise, the last x̂₀ meets y exactly.
+The sampler's ε follows from x and x̂₀″.  With A†A a projector and no noise, the last x̂₀ meets y exactly.  The paper's
+multi-step form, each step noised up and taken again, is the solver `resampling`, here as everywhere.
 """
 
 from collections.abc import Callable, Sequence

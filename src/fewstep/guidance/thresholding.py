@@ -5,7 +5,7 @@ With the data in [c − r, c + r] and s the q-quantile of |x̂₀ − c|/r over 
     x̂₀′ = c + r·clamp((x̂₀ − c)/r, −s, s)/s.
 
 Strong guidance drives pictures out of range; this pulls their saturated parts inwards.  An answer within the range
-stays as it is.  It is meant for models of pixels, whose range is known, and not for latents.
+stays as it is.  Latents have no such range: a latent model is refused.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide
 
@@ -52,7 +53,7 @@ class Thresholding(Guide):
         quantile: q in [0, 1]; 0.995 as published.
 
     Raises:
-        ArgumentError: a parameter out of its range.
+        ArgumentError: a parameter out of its range, or, at the run, a latent model.
     """
 
     level: ClassVar[str] = "answer"
@@ -61,6 +62,10 @@ class Thresholding(Guide):
     def __post_init__(self) -> None:
         if not 0 <= self.quantile <= 1:
             raise ArgumentError(f"quantile must lie in [0, 1], got {self.quantile!r}")
+
+    def init(self, denoiser: Denoiser, batch: int) -> Any:
+        if denoiser.latent:
+            raise ArgumentError("thresholding needs a model of pixels, whose range is known; this model's are latents")
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         low, high = ask.denoiser.limits
