@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from claims import Measured, claim
+from claims.bridges.hybrid_heun import hybrid_grid
 from claims.bridges.restored import restorations
 from fewstep import make_plan
 from fewstep.analysis import gaussian_output, gaussian_w2
@@ -26,9 +27,6 @@ def hybrid_heun(steps: int, spectrum: Tensor, churn: float = 0.33) -> tuple[floa
     On Karras' grid with exponent 7 each step is one of Euler–Maruyama on the reverse equation over the share `churn`,
     and one of Heun on its flow over the rest; the last step is Euler's.
     """
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    ends = [t ** (1 / 7) for t in (1 - 1e-4, 1e-4)]
-    times = [*((ends[0] + ramp * (ends[1] - ends[0])) ** 7).tolist(), 0.0]
     base, top = PATH.base, math.exp(-2 * float(PATH.base.lam(1.0)))
 
     def slope(t: float, share: float) -> tuple[Tensor, float]:
@@ -39,7 +37,7 @@ def hybrid_heun(steps: int, spectrum: Tensor, churn: float = 0.33) -> tuple[floa
         return drift - rate * (1 / left - share / (a**2 * spectrum + c**2)), rate
 
     variance, evaluations = torch.zeros_like(spectrum), 0
-    for now, then in pairwise(times):
+    for now, then in pairwise(hybrid_grid(steps)):
         middle = (then - now) * churn + now
         p, rate = slope(now, 1.0)
         variance = (1 + p * (middle - now)) ** 2 * variance + rate * (now - middle)

@@ -1,13 +1,15 @@
 """The models that fewstep ships, and files of ours, by name."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from fewstep.denoisers import Denoiser, Latent, Masked, wrap
-from fewstep.errors import WeightsError, unknown
-from fewstep.networks import LatentNetwork, MaskedNetwork, weights
-from fewstep.paths import from_json
+from fewstep.denoisers import Bridged, Denoiser, Latent, Masked, precondition, wrap, wrap_bridge
+from fewstep.denoisers.learned_variance import wrap_with_variance
+from fewstep.errors import ArgumentError, WeightsError, unknown
+from fewstep.networks import BridgedNetwork, LatentNetwork, MaskedNetwork, VarianceNetwork, weights
+from fewstep.paths import Bridge, from_json
 from fewstep.worlds.low_rank import FORMAT as WORLD
 from fewstep.worlds.low_rank import read_world
 
@@ -16,32 +18,38 @@ ASSETS = Path(__file__).parent / "assets"
 
 def shipped() -> list[str]:
     """The names of the denoisers that come with fewstep."""
-    return sorted(p.stem for p in ASSETS.glob("*.safetensors") if not p.stem.endswith("-classifier"))
+    return sorted(p.stem for p in ASSETS.glob("*.safetensors") if not p.stem.endswith(("-classifier", "-reference")))
 
 
-def load(name: str | Path, device: torch.device | str = "cpu", revision: str = "") -> Denoiser:
-    """A model by its name: a shipped one, a file of ours, or a diffusers model.
+def load(source: Any, device: torch.device | str = "cpu", revision: str = "", **options: Any) -> Denoiser:
+    """A model by its name, or a diffusers model as an object: a shipped one, a file of ours, or a diffusers model.
 
     Args:
-        name: a shipped name such as "mnist", the path of a safetensors file that `fewstep train` wrote, the folder of a
-            diffusers pipeline, or a hub id such as "owner/name".
+        source: a shipped name such as "mnist", the path of a safetensors file that `fewstep train` wrote, the folder of
+            a diffusers pipeline, a hub id such as "owner/name", or a pipeline or network of diffusers itself.
         device: where its weights go.
         revision: the commit of a hub id, 40 hexadecimal digits.
+        options: for a diffusers model: scheduler, size, dtype and variant of `fewstep.diffusers.load_model`.
 
     Raises:
         ArgumentError: no model of that name; the nearest are offered.
         WeightsError: the file is not a whole model of ours, or the pipeline's weights are not whole.
         MissingExtraError: a diffusers model, and diffusers is not installed.
     """
-    file = ASSETS / f"{name}.safetensors" if str(name) in shipped() else Path(name)
-    if file.is_dir() or (str(name).count("/") == 1 and not file.exists() and file.suffix != ".safetensors"):
+    named = isinstance(source, (str, Path))
+    file = ASSETS / f"{source}.safetensors" if str(source) in shipped() else Path(str(source))
+    on_hub = str(source).count("/") == 1 and not file.exists() and file.suffix != ".safetensors"
+    if not named or file.is_dir() or on_hub:
         from fewstep.diffusers import load_model
 
-        return load_model(str(name), revision=revision, device=device)
+        return load_model(source, revision=revision, device=device, **options)
     if not file.is_file() and file.suffix != ".safetensors":
-        raise unknown("model", str(name), shipped())
+        raise unknown("model", str(source), shipped())
+    if revision or options:
+        given = sorted({**({"revision": revision} if revision else {}), **options})
+        raise ArgumentError(f"{', '.join(given)}: only a diffusers model takes these, and {str(source)!r} is a file")
     denoiser = _read(file, device)
-    denoiser.name = str(name) if str(name) in shipped() else ""
+    denoiser.name = str(source) if str(source) in shipped() else ""
     return denoiser
 
 
@@ -57,7 +65,10 @@ def _read(file: Path, device: torch.device | str) -> Denoiser:
             # The path's ends have λ = ±∞; the network is told the nearest value that it was trained on.
             return path.lam(t).clamp(low, high)
 
-        denoiser = wrap(
+        if isinstance(network, BridgedNetwork) and isinstance(path, Bridge):
+            return _bridged(network, path, config)
+        made = wrap_with_variance if isinstance(network, VarianceNetwork) else wrap
+        denoiser = made(
             network.network if isinstance(network, LatentNetwork) else network, path, config["predicts"],
             shape=tuple(config["shape"]), time=time, null={"label": config["null_label"]},
             limits=tuple(config["range"]),
@@ -67,3 +78,15 @@ def _read(file: Path, device: torch.device | str) -> Denoiser:
         return Masked(denoiser) if isinstance(network, MaskedNetwork) else denoiser
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file}: the description of the model lacks or garbles {error}") from error
+
+
+def _bridged(network: BridgedNetwork, path: Bridge, config: dict[str, Any]) -> Bridged:
+    """The restoration model that a file describes."""
+    told: dict[str, Any] = {"shape": tuple(config["shape"]), "limits": tuple(config["range"])}
+    if "balance" in config:
+        data, degraded, covariance = config["balance"]
+        net = precondition(network, path, data, degraded, covariance, level=path.lam)
+        return wrap_bridge(net, path, config["predicts"], time="t", **told)
+    parts = network.parts()
+    nets = (parts[0], parts[1]) if len(parts) == 2 else parts[0]
+    return wrap_bridge(nets, path, config["predicts"], time="lambda", **told)

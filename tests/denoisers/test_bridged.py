@@ -150,6 +150,37 @@ def test_preconditioning_has_unit_variance_and_the_best_linear_guess():
         assert torch.allclose(out[:, 0], 2 * best + left.sqrt(), rtol=1e-9)
         assert torch.allclose(seen[0][:, 0], 2 / variance.sqrt(), rtol=1e-9)
         assert torch.allclose(seen[1], 250 * path.model_time(t).log(), rtol=1e-9)
+        seen.clear()
+        precondition(net, path, 0.5, 0.6, 0.12, level=path.lam)(x, t, y=x)
+        assert torch.allclose(seen[1], path.lam(t), rtol=1e-9)
+
+
+def test_along_another_path_the_networks_are_told_its_times():
+    """ResShift of 15 and of 4 levels is one family of states: asked by λ, the network of one serves the other."""
+    path, four = ResShift(), ResShift(4, 0.2)
+
+    def by_lam(x, lam, y):
+        # On x = x₀ + η(y − x₀) + κ√η·ε, λ = log((1 − η)/(κ√η)) tells η; the answer is that for x₀ ~ N(½y, 0.3).
+        half = lam.double().exp().reshape(-1, 1, 1)
+        root = (1 + half**2).sqrt() - half
+        eta = root**2
+        off = x - eta * y - (1 - eta) * y / 2
+        return y / 2 + (1 - eta) * 0.3 / ((1 - eta) ** 2 * 0.3 + 4 * eta) * off
+
+    den = wrap_bridge(by_lam, path, shape=(2, 3), time="lambda")
+    other = den.along(four)
+    t = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64).reshape(4, 1, 1)
+    z = four.alpha(t) * X0 + four.sigma(t) * EPS
+    assert other.path == four
+    assert torch.allclose(other(z, t, y=Y), wrap_bridge(linear(four, "x0"), four, shape=(2, 3), time="t")(z, t, y=Y))
+    pair = wrap_bridge((lambda x, time, y: x, lambda x, time, y: y), RDDM(visits=2), "residual+eps", shape=(2, 3))
+    assert len(pair.along(RDDM(visits=5)).networks) == 2
+    for tied in (
+        wrap_bridge(by_lam, path, shape=(2, 3), time=lambda t: t),
+        wrap_bridge(precondition(by_lam, VPBridge()), VPBridge(), shape=(2, 3), time="t"),
+    ):
+        with pytest.raises(ArgumentError, match="tied to their path"):
+            tied.along(four)
 
 
 def test_guidance_keeps_the_degraded_picture():

@@ -42,10 +42,25 @@ def test_round_trip_and_shapes(file):
     assert not torch.equal(again(x, time), again(x, time + 1))
 
 
-def rewrite(path, change):
+def rewrite(path, change, hashed=True):
     tensors, meta = load_file(path), {"fewstep": json.dumps(weights.read(path)[1])}
+    before = weights.content_hash(tensors, meta["fewstep"])
     change(tensors, meta)
+    meta["sha256"] = weights.content_hash(tensors, meta.get("fewstep", "")) if hashed else before
     save_file(tensors, path, meta)
+
+
+def test_one_changed_bit_is_refused(file):
+    """What would load as another model without a word."""
+    for change in (
+        lambda t, m: t["first.weight"].view(torch.int16).flatten()[0:1].bitwise_xor_(1),
+        lambda t, m: m.update(fewstep=m["fewstep"].replace('"width": 8', '"width": 8 ')),
+    ):
+        whole = file[0].read_bytes()
+        rewrite(file[0], change, hashed=False)
+        with pytest.raises(WeightsError, match="hash does not match"):
+            weights.read(file[0])
+        file[0].write_bytes(whole)
 
 
 @pytest.mark.parametrize(

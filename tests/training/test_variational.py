@@ -55,6 +55,24 @@ def test_the_last_step_is_a_density_or_a_bin():
     assert float(shares[3]) == pytest.approx(float(inner[1] - inner[0]), rel=1e-6)
 
 
+def test_the_outer_bins_have_a_gradient():
+    """Black and white reach to infinity, and the slope by the variance is that of finite differences."""
+    values = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+
+    def nats(v):
+        den = wrap_with_variance(
+            lambda x, t: torch.cat([0.4 * torch.ones_like(x), (2 * v - 1) * torch.ones_like(x)], 1), VP(), "x0",
+            shape=(1,),
+        )  # fmt: skip
+        return Chain(den, TIMES, bins=3).nats(values, torch.full((3,), 4), torch.zeros_like(values)).sum()
+
+    v = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(nats(v), v)
+    step = 1e-5
+    assert float(slope) == pytest.approx(float((nats(v + step) - nats(v - step)).detach()) / (2 * step), rel=1e-5)
+    assert abs(float(slope)) > 1e-3
+
+
 @pytest.mark.parametrize("steps", [3, 20])
 def test_the_bound_is_the_entropy_where_steps_are_exact(steps):
     c = torch.tensor([0.05, 0.4], dtype=torch.float64)

@@ -12,10 +12,10 @@ Two networks for residual and noise that know nothing of each other give the flo
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.denoisers.base import Denoiser
 from fewstep.denoisers.wrapped import Time, Wrapped, wrapped_on
@@ -57,7 +57,8 @@ class Bridged(Denoiser):
             )
         y = y.to(x.dtype)
         seen = x + self.path.shift(told).to(x.dtype) * y
-        answers = [net.raw(seen, net.told(told), **{**cond, "y": y}) for net in self.networks]
+        # A network of single precision is shown y in it, as it is x.
+        answers = [net.raw(seen, net.told(told), **{**cond, "y": y.to(net.dtype or y.dtype)}) for net in self.networks]
         if self.answers == "residual":
             return y - answers[0]
         if self.answers == "residual+eps":
@@ -80,6 +81,24 @@ class Bridged(Denoiser):
         noise = KeyedNoise(seed, range(first, first + len(y)), self.shape, y.dtype, y.device).start()
         shift, sigma = (float(value(t)) for value in (self.path.shift, self.path.sigma))
         return (1 - shift) * y + sigma * noise
+
+    def along(self, path: Bridge) -> "Bridged":
+        """The same networks on another path of their kind, such as one of fewer levels; they are told its times.
+
+        Args:
+            path: the other path, of the same y and noise: x = a·x₀ + b·y + c·ε along it is a state that they know.
+
+        Raises:
+            ArgumentError: no bridge, or networks that `precondition` or a function of time ties to their own path.
+        """
+        times = {net.time for net in self.networks}
+        nets = [net.net for net in self.networks]
+        if any(callable(time) for time in times) or any(isinstance(net, _Preconditioned) for net in nets):
+            raise ArgumentError("these networks are tied to their path by precondition or by a function of time")
+        return wrap_bridge(
+            (nets[0], nets[1]) if len(nets) == 2 else nets[0], path, self.answers, shape=self.shape,
+            time=self.networks[0].time, null=self.null, limits=self.limits,
+        )  # fmt: skip
 
 
 def wrap_bridge(
@@ -124,10 +143,27 @@ def wrap_bridge(
     return Bridged(wrapped, path, predicts, shape=tuple(shape), null=null, limits=limits)
 
 
+class Balance(NamedTuple):
+    """What keeps a network's input and target at variance 1: x̂₀ = keep·x + gain·net(scale·x, …)."""
+
+    keep: Tensor
+    gain: Tensor
+    scale: Tensor
+
+
+def balance(path: Bridge, t: Tensor, data: float, degraded: float, covariance: float) -> Balance:
+    """(k, o, i) at the times t, float64; `precondition` has the formulas and the arguments."""
+    a, b, c = path.alpha(t), path.shift(t), path.sigma(t)
+    v = (a * data) ** 2 + (b * degraded) ** 2 + 2 * a * b * covariance + c**2
+    spread = b**2 * ((data * degraded) ** 2 - covariance**2) + (data * c) ** 2
+    return Balance((a * data**2 + b * covariance) / v, (spread / v).sqrt(), v.rsqrt())
+
+
 def precondition(
-    net: Network, path: Bridge, data: float = 0.5, degraded: float = 0.5, covariance: float = 0.0
-) -> Network:
-    """The x̂₀ network k·x + o·net(i·x, 250·log t, y=y) of a network trained with the bridges' preconditioning.
+    net: Network, path: Bridge, data: float = 0.5, degraded: float = 0.5, covariance: float = 0.0,
+    level: Callable[[Tensor], Tensor] | None = None,
+) -> Network:  # fmt: skip
+    """The x̂₀ network k·x + o·net(i·x, level, y=y) of a network trained with the bridges' preconditioning.
 
     With σ₀² and σ_y² the variances and κ the covariance of x₀ and y, v = a²σ₀² + b²σ_y² + 2abκ + c²:
 
@@ -140,6 +176,7 @@ def precondition(
         path: its bridge.
         data, degraded: σ₀ and σ_y, the standard deviations of x₀ and of y.
         covariance: κ, at most their product.
+        level: what the raw network is told for float64 times t; 250·log t of the base path unless given.
     """
     if not (data > 0 and degraded > 0 and abs(covariance) <= data * degraded):
         raise ArgumentError(
@@ -147,14 +184,22 @@ def precondition(
             f"got {data}, {degraded} and {covariance}"
         )
 
-    def believed(x: Tensor, time: Tensor, **cond: Any) -> Tensor:
-        t = time.reshape(*time.shape, *[1] * (x.ndim - time.ndim)).double()
-        a, b, c = path.alpha(t), path.shift(t), path.sigma(t)
-        v = (a * data) ** 2 + (b * degraded) ** 2 + 2 * a * b * covariance + c**2
-        keep = ((a * data**2 + b * covariance) / v).to(x.dtype)
-        spread = b**2 * ((data * degraded) ** 2 - covariance**2) + (data * c) ** 2
-        gain, scale = (spread / v).sqrt().to(x.dtype), v.rsqrt().to(x.dtype)
-        level = (250 * torch.log(path.model_time(time.double()) + 1e-44)).to(time.dtype)
-        return keep * x + gain * net(scale * x, level, **cond)
+    return _Preconditioned(net, path, (data, degraded, covariance), level)
 
-    return believed
+
+class _Preconditioned(nn.Module):
+    """What `precondition` makes; a module, so that the numbers' kind of the network within is known."""
+
+    def __init__(
+        self, net: Network, path: Bridge, moments: tuple[float, float, float], level: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        super().__init__()
+        self.net, self._path, self._moments, self._level = net, path, moments, level or self._published
+
+    def _published(self, t: Tensor) -> Tensor:
+        return 250 * torch.log(self._path.model_time(t) + 1e-44)
+
+    def forward(self, x: Tensor, time: Tensor, **cond: Any) -> Tensor:
+        t = time.reshape(*time.shape, *[1] * (x.ndim - time.ndim)).double()
+        keep, gain, scale = (value.to(x.dtype) for value in balance(self._path, t, *self._moments))
+        return keep * x + gain * self.net(scale * x, self._level(time.double()).to(time.dtype), **cond)

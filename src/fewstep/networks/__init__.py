@@ -6,19 +6,24 @@ from torch import nn
 
 from fewstep.errors import WeightsError
 from fewstep.networks.attention import SelfAttention
+from fewstep.networks.bridged import BridgedNetwork
 from fewstep.networks.classifier import Classifier
 from fewstep.networks.dit import DiT
 from fewstep.networks.latent import LatentNetwork
 from fewstep.networks.masked import MaskedNetwork
 from fewstep.networks.unet import UNet
 from fewstep.networks.vae import VAE
+from fewstep.networks.variance import VarianceNetwork
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "unet": UNet, "dit": DiT, "classifier": Classifier, "vae": VAE, "latent": LatentNetwork,
-    "masked": MaskedNetwork,
+    "masked": MaskedNetwork, "bridged": BridgedNetwork, "variance": VarianceNetwork,
 }  # fmt: skip
 
-__all__ = ["NETWORKS", "VAE", "Classifier", "DiT", "LatentNetwork", "MaskedNetwork", "SelfAttention", "UNet", "build"]
+__all__ = [
+    "NETWORKS", "VAE", "BridgedNetwork", "Classifier", "DiT", "LatentNetwork", "MaskedNetwork", "SelfAttention", "UNet",
+    "VarianceNetwork", "build",
+]  # fmt: skip
 
 
 def build(config: dict[str, Any]) -> nn.Module:

@@ -1,5 +1,6 @@
 """Weight files: safetensors with the whole description of the model inside, read whole or not at all."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,15 +18,26 @@ FORMAT, VERSION = "fewstep-model", 1
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one."""
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, after a loss of power too."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    # Two machines may have processes of the same number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
@@ -45,15 +57,27 @@ def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Write tensors and the JSON data that describes them, {"format": …, "version": …} among it."""
-    write_atomically(path, save({k: v.contiguous() for k, v in tensors.items()}, {"fewstep": json.dumps(config)}))
+    """Write tensors and the JSON data that describes them, {"format": …, "version": …} among it, with their hash."""
+    tensors, described = {k: v.contiguous() for k, v in tensors.items()}, json.dumps(config)
+    write_atomically(path, save(tensors, {"fewstep": described, "sha256": content_hash(tensors, described)}))
+
+
+def content_hash(tensors: dict[str, Tensor], described: str) -> str:
+    """The hash of what a file holds, of which no bit can change without it."""
+    digest = hashlib.sha256(described.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def read_tensors(path: str | Path, *formats: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors in a file of one of `formats`, and what describes them.
 
     Raises:
-        WeightsError: it is not a whole safetensors file of such a format, or a tensor is not finite.
+        WeightsError: it is not a whole safetensors file of such a format, was changed since it was written, or a tensor
+            is not finite.
     """
     if not Path(path).is_file():
         raise WeightsError(f"there is no weight file at {path}")
@@ -75,6 +99,8 @@ def read_tensors(path: str | Path, *formats: str) -> tuple[dict[str, Tensor], di
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise WeightsError(f"{path}: tensor {name} holds NaN or Inf")
+    if metadata.get("sha256") != content_hash(tensors, metadata.get("fewstep", "")):
+        raise WeightsError(f"{path}: the hash does not match the content: the file was changed since it was written")
     return tensors, config
 
 

@@ -63,6 +63,35 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class HybridConfig(TrainingConfig):
+    """The training of a denoiser that also learns the variance of its steps, by the hybrid loss.
+
+    `lam_mean` and `lam_std` are not used: times are those of the chain.  The rest is as in `TrainingConfig`.
+
+    Args:
+        network: {"kind": "variance"} and its arguments.
+        steps: the steps of the chain that the bound is of, at even times.
+        bound: the weight of the bound in the loss, at least 0.
+        importance: draw steps as often as their losses are large, rather than evenly.
+        history: by how many of its last losses a step is then judged, at least 1.
+    """
+
+    steps: int = 1000
+    bound: float = 1e-3
+    importance: bool = False
+    history: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 2 or not self.bound >= 0 or self.history < 1 or self.autoencoder or self.hidden:
+            raise ArgumentError(
+                "a learned variance needs steps of at least 2, bound at least 0, history at least 1, pictures that are "
+                f"not hidden and no autoencoder; got {self.steps}, {self.bound}, {self.history}, {self.hidden}, "
+                f"{self.autoencoder!r}"
+            )
+
+
+@dataclass(frozen=True)
 class ClassifierConfig:
     """The training of a classifier.
 
@@ -139,15 +168,73 @@ class AutoencoderConfig:
         return asdict(self)
 
 
-AnyConfig = TrainingConfig | ClassifierConfig | AutoencoderConfig
+@dataclass(frozen=True)
+class BridgeConfig:
+    """The training of a restoration network on a bridge.
+
+    Args:
+        network: {"kind": "bridged"} and its arguments.
+        path: {"kind": …} and the parameters of that bridge.
+        predicts: "x0", "residual", "eps", "flow" or "velocity", or "residual+eps" for a network of two answers.
+        degrade: what makes the degraded picture, "kind" or "kind:number" as `fewstep restore` names it.
+        images: how many images the run sees.
+        noise: the deviation of the noise that is added to the degraded picture, at least 0.
+        balanced: whether a network that predicts "x0" has `precondition` around it, with the moments of the data.
+        perceptual: for a network that predicts "x0" and is not balanced: the weight of the squared distance to x₀ in
+            the features of a classifier, at least 0.
+        features: that classifier: "mnist", "cifar10" or a file; none unless given.
+        batch: images a step.
+        rate: the peak learning rate; 500 steps of warm-up, then a cosine down to 0.
+        ema: the decay of the running mean of the weights, which is what ships.
+        flip: mirror half of the images.
+        seed: seeds everything.
+        precision: "float32", or "bfloat16" for the network's own arithmetic (weights and loss stay float32).
+    """
+
+    network: dict[str, Any]
+    path: dict[str, Any]
+    predicts: str
+    degrade: str
+    images: int
+    noise: float = 0.0
+    balanced: bool = False
+    perceptual: float = 0.0
+    features: str = ""
+    batch: int = 64
+    rate: float = 1e-3
+    ema: float = 0.999
+    flip: bool = False
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check(self.images, self.batch, self.precision)
+        if not self.noise >= 0 or (self.balanced and self.predicts != "x0"):
+            raise ArgumentError(
+                "noise must be at least 0, and what is balanced predicts x0; "
+                f"got noise={self.noise!r}, balanced={self.balanced}, predicts={self.predicts!r}"
+            )
+        seen = self.predicts == "x0" and not self.balanced and bool(self.features)
+        if not self.perceptual >= 0 or (self.perceptual and not seen):
+            raise ArgumentError(
+                "perceptual must be at least 0 and takes features and a network that predicts x0 and is not balanced; "
+                f"got perceptual={self.perceptual!r}, features={self.features!r}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as plain data."""
+        return asdict(self)
+
+
+AnyConfig = TrainingConfig | ClassifierConfig | AutoencoderConfig | BridgeConfig
 # What a network is trained as, by its kind; every other kind is a denoiser.
-OTHERS: dict[Any, type[ClassifierConfig] | type[AutoencoderConfig]] = {
-    "classifier": ClassifierConfig, "vae": AutoencoderConfig,
+OTHERS: dict[str, type[AnyConfig]] = {
+    "classifier": ClassifierConfig, "vae": AutoencoderConfig, "bridged": BridgeConfig, "variance": HybridConfig,
 }  # fmt: skip
 
 
 def read_config(path: str | Path) -> AnyConfig:
-    """The training run in a TOML file: of a classifier or an autoencoder where its network is one, else of a denoiser.
+    """The training run in a TOML file: of what its network is, which for most kinds is a denoiser.
 
     Raises:
         ArgumentError: the file is missing, is no TOML, has an unknown key or lacks one.

@@ -5,9 +5,18 @@ from pathlib import Path
 from fewstep.errors import ArgumentError
 from fewstep.training.ambient import train_ambient
 from fewstep.training.autoencode import train_autoencoder
+from fewstep.training.bridges import train_bridge
 from fewstep.training.classify import train_classifier
-from fewstep.training.config import AutoencoderConfig, ClassifierConfig, TrainingConfig, read_config
+from fewstep.training.config import (
+    AutoencoderConfig,
+    BridgeConfig,
+    ClassifierConfig,
+    HybridConfig,
+    TrainingConfig,
+    read_config,
+)
 from fewstep.training.data import class_names, read_images
+from fewstep.training.hybrid import train_hybrid
 from fewstep.training.latents import train_latent
 from fewstep.training.loop import train
 from fewstep.training.trainer import choose_device
@@ -29,10 +38,14 @@ def train_from_files(
         ArgumentError: a file cannot be read, or they do not fit one another.
     """
     settings, chosen = read_config(config), choose_device(device)
-    if test is not None and isinstance(settings, TrainingConfig):
+    if test is not None and isinstance(settings, (TrainingConfig, BridgeConfig)):
         raise ArgumentError(f"test pictures are for classifiers and autoencoders; {config} describes a denoiser")
     (images, labels), told = read_images(data), class_names(data)
-    names = told or [str(label) for label in range(settings.network.get("classes", 0))]
+    names = told or [str(label) for label in range(settings.network.get("classes", int(labels.max()) + 1))]
+    if isinstance(settings, BridgeConfig):
+        return train_bridge(settings, images, labels, out, names, device=chosen)
+    if isinstance(settings, HybridConfig):
+        return train_hybrid(settings, images, labels, out, names, device=chosen)
     if isinstance(settings, AutoencoderConfig):
         held_out = None if test is None else read_images(test)[0]
         return train_autoencoder(settings, images, labels, out, names, held_out, device=chosen)

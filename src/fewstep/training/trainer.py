@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -59,13 +59,22 @@ class Task(Protocol):
         """The learning rate of a step."""
 
     def loss(self, network: nn.Module, step: int, device: str) -> Tensor:
-        """The loss on the batch of a step; a function of (weights, step) alone."""
+        """The loss on the batch of a step; a function of (weights, step) and, of one that remembers, its memory."""
 
     def describe(self) -> dict[str, Any]:
         """What the model file says of itself beside its network, its classes and its training."""
 
     def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
         """What is measured of the finished network."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A task whose loss also follows from the losses of earlier steps."""
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """What it remembers of them: tensors that `loss` changes in place, and that a checkpoint keeps."""
 
 
 class Trainer:
@@ -125,6 +134,11 @@ class Trainer:
         self.step += 1
 
     @property
+    def memory(self) -> dict[str, Tensor]:
+        """What the task remembers of earlier steps; nothing where it does not."""
+        return self.task.memory if isinstance(self.task, Remembering) else {}
+
+    @property
     def reported(self) -> int:
         """The last step that a line of progress told of."""
         return self.curve[-1][0] if self.curve else 0
@@ -155,7 +169,7 @@ class Trainer:
         torch.save(
             {name: part.state_dict() for name, part in parts.items()}
             | {name: getattr(self, name) for name in ("step", "running", "seconds", "curve")}
-            | {"config": self.task.config.to_json()},
+            | {"config": self.task.config.to_json(), "memory": self.memory},
             buffer,
         )
         write_atomically(self.out / CHECKPOINT, buffer.getvalue())
@@ -174,6 +188,8 @@ class Trainer:
             getattr(self, name).load_state_dict(saved[name])
         for name in ("step", "running", "seconds", "curve"):
             setattr(self, name, saved[name])
+        for name, tensor in self.memory.items():
+            tensor.copy_(saved["memory"][name])
 
     def write_model(self, measured: dict[str, Any]) -> Path:
         """Write what ships, with what it says of itself and what was `measured` of it; the file."""

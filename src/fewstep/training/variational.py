@@ -93,9 +93,9 @@ class Chain:
             return 0.5 * (((x0 - mean) / spread).square() + log_variance + math.log(2 * math.pi))
         low, high = self.denoiser.limits
         half = (high - low) / (self.bins - 1) / 2
-        above = torch.where(x0 > high - half, math.inf, x0 + half)
-        below = torch.where(x0 < low + half, -math.inf, x0 - half)
-        share = torch.special.ndtr((above - mean) / spread) - torch.special.ndtr((below - mean) / spread)
+        above, below = (torch.special.ndtr((x0 + side - mean) / spread) for side in (half, -half))
+        # The outer bins reach to infinity; put there before, it would make the gradient NaN.
+        share = torch.where(x0 > high - half, 1.0, above) - torch.where(x0 < low + half, 0.0, below)
         return -share.clamp_min(LEAST).log()
 
     def nats(self, x0: Tensor, index: Tensor, noise: Tensor, **cond: Any) -> Tensor:
@@ -156,6 +156,11 @@ class ImportanceTimes:
         self.uniform = uniform
         self._losses = torch.zeros(steps, history, dtype=torch.float64)
         self._seen = torch.zeros(steps, dtype=torch.int64)
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """All that it has recorded, as tensors that `record` changes in place."""
+        return {"losses": self._losses, "seen": self._seen}
 
     @property
     def probabilities(self) -> Tensor:
