@@ -44,7 +44,9 @@ class Method:
 def method(
     *, name: str, papers: list[str], family: str, arxiv: str = "", summary: str = "", **arguments: Any
 ) -> Callable[[T], T]:
-    """Register a class in the catalogue; a class with several rows is decorated several times.
+    """Register a class in the catalogue, and have it check its arguments' kinds (`fewstep.checking`).
+
+    A class with several rows is decorated several times.
 
     Args:
         name: the method's name.
@@ -54,7 +56,9 @@ def method(
         summary: a sentence, where the class's own does not say what this row is.
         arguments: the parameters of the class that make this row.
     """
-    return lambda made: made
+    from fewstep.checking import checked
+
+    return checked
 
 
 @cache

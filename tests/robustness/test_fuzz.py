@@ -1,0 +1,15 @@
+"""Drawn arguments: every public call gives a finite result or one of our errors, never anything else, and soon."""
+
+import pytest
+from fuzz import CALLS, fuzzed
+
+EXAMPLES = {"sample": 150, "make_plan": 150, "command": 20, "tune": 15, "compare": 25, "restore": 25}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.filterwarnings("ignore")
+def test_only_results_or_our_errors(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results, refusals, _ = fuzzed(name, EXAMPLES.get(name, 60), deadline=60.0)
+    assert refusals > 0
+    assert results > 0 or name == "load"
