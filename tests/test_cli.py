@@ -1,6 +1,8 @@
 """The command line, as a user runs it."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import fewstep.cli
+from fewstep.cli.options import GRIDS
 
 FEWSTEP = shutil.which("fewstep") or str(Path(sys.executable).with_name("fewstep"))
 
@@ -31,7 +36,40 @@ def test_plan_table_and_file(tmp_path):
 
 
 def test_doctor():
-    assert "torch" in run("doctor")
+    said = run("doctor")
+    assert "torch" in said
+    assert all(f"{name} " in said for name in ("numpy", "diffusers", "deepinv", "gradio", "plotly", "ray"))
+
+
+@pytest.mark.parametrize(
+    ("begun", "offered"),
+    [
+        ("sample --solver dpm-solver-", ["dpm-solver-2", "dpm-solver-3", "dpm-solver-adaptive", "dpm-solver-fast"]),
+        ("sample --grid k", ["karras"]),
+        ("compare --model mn", ["mnist", "mnist-ambient"]),
+        ("restore x.png --method diffp", ["diffpir"]),
+        ("tune --method git", ["gits"]),
+        ("com", ["compare"]),
+    ],
+)
+def test_the_shell_completes_names(begun, offered):
+    words = f"fewstep {begun}"
+    told = {"_FEWSTEP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run([FEWSTEP], capture_output=True, text=True, env=os.environ | told)
+    assert set(offered) <= set(done.stdout.split()), done.stderr
+    assert len(done.stdout.split()) <= len(offered) + 8
+
+
+def test_the_grids_that_a_shell_completes_are_all():
+    assert list(GRIDS) == list(fewstep.grids.GRIDS)
+
+
+def test_every_command_shows_an_example():
+    commands = re.findall(r"^│ (\w+)  ", run("--help"), re.MULTILINE)
+    assert len(commands) >= 10
+    app = [command.callback for command in fewstep.cli.app.registered_commands]
+    assert len(app) == len(commands)
+    assert [f.__name__ for f in app if "Example: fewstep" not in (f.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize(
@@ -42,6 +80,8 @@ def test_doctor():
         (("plan", "flwo"), "did you mean 'flow'"),
         (("show", "nothing.png"), "not a picture"),
         (("sample", "--model", "mnits"), "unknown model"),
+        (("sample", "--model", "mnist-resshift"), "cond={'y': a tensor}"),
+        (("sample", "--model", "mnist-resshift", "--label", "3"), "has no classes"),
         (("train", "none.toml", "--data", "none.npz"), "cannot read the training config"),
     ],
 )

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Grid, Solver
+from fewstep.cli.options import Grid, Model, Solver, grids, named
+from fewstep.errors import ArgumentError
 
 
 def sample(
-    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "mnist",
+    model: Model = "mnist",
     n: Annotated[int, typer.Option("--n", "-n", help="How many pictures.")] = 16,
     solver: Solver = "dpm-solver++",
     grid: Grid = "logsnr",
@@ -31,11 +32,13 @@ def sample(
     from fewstep.sampling import sample as draw
 
     denoiser = load(model)
-    labels = [i % denoiser.null["label"] if label is None else label for i in range(n)]
-    guides = [] if guidance == 1 else [CFG(guidance)]
+    classes = denoiser.null.get("label", 0)
+    if label is not None and not classes:
+        raise ArgumentError(f"--label {label}: {model} has no classes")
+    labels = [i % classes if label is None else label for i in range(n)] if classes else []
     result = draw(
-        denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, guides=guides,
-        cond={"label": labels}, seed=seed,
+        denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, seed=seed,
+        guides=[] if guidance == 1 else [CFG(guidance)], cond={"label": labels} if classes else None,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     replace(result, x=denoiser.decode(result.x)).save(str(out))
@@ -43,9 +46,11 @@ def sample(
 
 
 def compare(
-    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
-    solver: Annotated[list[str] | None, typer.Option(help="A solver; once for each.")] = None,
-    grid: Annotated[list[str] | None, typer.Option(help="A grid; once for each.")] = None,
+    model: Model = "cifar10-lowrank",
+    solver: Annotated[
+        list[str] | None, typer.Option(help="A solver; once for each.", autocompletion=named("solvers"))
+    ] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="A grid; once for each.", autocompletion=grids)] = None,
     evaluations: Annotated[list[int] | None, typer.Option(help="Evaluations a sample; once for each.")] = None,
     plan: Annotated[list[Path] | None, typer.Option(help="A plan file to compare too; once for each.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", help="How many samples.")] = 8,
@@ -79,7 +84,10 @@ def compare(
 
 
 def show(picture: Annotated[Path, typer.Argument(help="A picture that fewstep wrote.")]) -> None:
-    """Print the recipe that a picture carries: plan, seeds and versions."""
+    """Print the recipe that a picture carries: plan, seeds and versions.
+
+    Example: fewstep show samples.png
+    """
     from fewstep.pictures import read_recipe
     from fewstep.plan.files import loads
 

@@ -1,6 +1,8 @@
-"""Commands that show what there is: catalog, demo, doctor."""
+"""Commands that show what there is: catalog, demo, report, doctor."""
 
 import json
+import os
+import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,9 +10,24 @@ from typing import Annotated
 
 import typer
 
+# The library that each extra brings, and what it is for.
+EXTRAS = {
+    "diffusers": ("diffusers", "diffusers' pipelines and models"),
+    "deepinv": ("deepinv", "deepinv's operators and denoisers"),
+    "studio": ("gradio", "the studio in a browser"),
+    "report": ("plotly", "the report's plots"),
+    "scale": ("ray", "many machines at once"),
+    "train": ("pyarrow", "parquet data"),
+    "tune": ("optuna", "the tuners that search"),
+}
+HOW = "pip install 'fewstep[{}]'"
+
 
 def catalog(as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False) -> None:
-    """List every method: name, family, papers, summary, module."""
+    """List every method: name, family, papers, summary, module.
+
+    Example: fewstep catalog | grep restoration
+    """
     from fewstep.catalog import methods
 
     if as_json:
@@ -21,7 +38,10 @@ def catalog(as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")
 
 
 def demo(out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("out/demo")) -> None:
-    """Write a page that shows how few steps suffice, with the shipped models."""
+    """Write a page that shows how few steps suffice, with the shipped models.
+
+    Example: fewstep demo --out out/demo
+    """
     from rich.console import Console
 
     from fewstep.demo import write_demo
@@ -45,14 +65,26 @@ def report(
 
 
 def doctor() -> None:
-    """Say what is installed: versions, devices, extras."""
+    """Say what is installed: versions, devices, and what each extra would add.
+
+    Example: fewstep doctor
+    """
     import torch
 
-    typer.echo(f"python {sys.version.split()[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    typer.echo(f"python {sys.version.split()[0]} on {platform.platform()}, {os.cpu_count()} cores")
+    typer.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices += ["mps"] * torch.backends.mps.is_available()
     typer.echo(f"accelerators: {', '.join(devices) or 'none'}")
-    for name in ("fewstep", "numpy", "safetensors", "diffusers", "deepinv", "gradio", "ray", "pyarrow"):
-        try:
-            typer.echo(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            typer.echo(f"{name} is not installed")
+    for name in ("fewstep", "numpy", "scipy", "safetensors", "pillow", "matplotlib"):
+        typer.echo(f"{name} {_version(name) or 'is missing, and fewstep needs it'}")
+    for extra, (name, gives) in EXTRAS.items():
+        found = _version(name)
+        typer.echo(f"{name} {found}: {gives}" if found else f"{name} is missing: {gives}; {HOW.format(extra)}")
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -5,7 +5,11 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Grid, Solver
+from fewstep.cli.options import Grid, Model, Solver, named
+
+Method = Annotated[
+    str, typer.Option(help="A method of family tuning in `fewstep catalog`.", autocompletion=named("tuning", "grids"))
+]
 
 
 def plan(
@@ -39,9 +43,12 @@ def plan(
 
 
 def tune(
-    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    model: Model = "cifar10-lowrank",
     evaluations: Annotated[int, typer.Option(help="What a sample may cost, guidance not counted.")] = 6,
-    method: Annotated[str, typer.Option(help="A method of family tuning in `fewstep catalog`.")] = "worlds",
+    method: Annotated[
+        str,
+        typer.Option(help="A method of family tuning in `fewstep catalog`.", autocompletion=named("tuning", "grids")),
+    ] = "worlds",
     data: Annotated[Path | None, typer.Option(help="Pictures that the model was trained on, as for train.")] = None,
     budget: Annotated[int | None, typer.Option(help="Evaluations of the network to spend in all.")] = None,
     samples: Annotated[int, typer.Option(help="Noises that the method sees.")] = 64,

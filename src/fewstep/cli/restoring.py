@@ -5,6 +5,12 @@ from typing import Annotated
 
 import typer
 
+from fewstep.cli.options import Model, named
+
+Method = Annotated[
+    str, typer.Option(help="A method of family restoration in `fewstep catalog`.", autocompletion=named("restoration"))
+]
+
 
 def restore(
     picture: Annotated[Path, typer.Argument(help="The picture; clean unless --own or --mask says otherwise.")],
@@ -20,8 +26,11 @@ def restore(
     ] = None,
     own: Annotated[bool, typer.Option("--own", help="The picture is degraded already, as --degrade says.")] = False,
     noise: Annotated[float, typer.Option(help="The noise's deviation where pictures lie in [-1, 1].")] = 0.05,
-    method: Annotated[str, typer.Option(help="A method of family restoration in `fewstep catalog`.")] = "ddrm",
-    model: Annotated[str, typer.Option(help="A shipped model or a safetensors file of ours.")] = "cifar10-lowrank",
+    method: Annotated[
+        str,
+        typer.Option(help="A method of family restoration in `fewstep catalog`.", autocompletion=named("restoration")),
+    ] = "ddrm",
+    model: Model = "cifar10-lowrank",
     evaluations: Annotated[int | None, typer.Option(help="Evaluations a sample; the paper's unless given.")] = None,
     samples: Annotated[int, typer.Option(help="How many samples of the posterior.")] = 8,
     label: Annotated[int | None, typer.Option(help="A class of the model; none unless given.")] = None,
