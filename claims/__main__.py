@@ -1,9 +1,11 @@
-"""Measure claims and write docs/claims.md: python -m claims [--page] [family/name …].
+"""Measure claims and write docs/claims.md: python -m claims [--page] [--engine ray] [family/name …].
 
 Results are kept in the package, src/fewstep/assets/claims.json, each with its date, device and commit; naming claims
-measures only those again, and --page measures none.
+measures only those again, and --page measures none.  With --engine ray they run side by side on this machine's cores,
+or with --address on a cluster; claims about time are then measured beside others.
 """
 
+import argparse
 import json
 import platform
 import subprocess
@@ -17,7 +19,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from claims import CLAIMS, Claim
+from claims import CLAIMS, Claim, Measured
+from fewstep.engines import ENGINES, Engine
 from fewstep.measured import FILE as RESULTS
 
 ROOT = Path(__file__).parent
@@ -58,11 +61,23 @@ def page(claims: list[Claim], results: dict[str, dict[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def measured(_: None, one: Claim) -> tuple[Measured, float]:
+    """What came out of a claim, and its seconds."""
+    began = time.perf_counter()
+    return one.measure(), time.perf_counter() - began
+
+
 def main(arguments: list[str]) -> int:
     """Measure what was asked for; the exit status is that of an unknown name."""
+    parser = argparse.ArgumentParser("python -m claims", description="Measure claims and write docs/claims.md.")
+    parser.add_argument("names", nargs="*", metavar="family/name", help="all unless given")
+    parser.add_argument("--page", action="store_true", help="measure none that is not named, and write the page")
+    parser.add_argument("--engine", choices=ENGINES, default="local")
+    parser.add_argument("--address", help="of a Ray cluster; this machine's cores unless given")
+    asked = parser.parse_args(arguments)
     claims, console = find(), Console(stderr=True)
     results = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
-    wanted = [a for a in arguments if a != "--page"]
+    wanted = asked.names
     unknown = set(wanted) - {c.name for c in claims}
     if unknown:
         console.print(f"no claim is called {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in claims)}")
@@ -72,15 +87,13 @@ def main(arguments: list[str]) -> int:
         "date": datetime.now(UTC).date().isoformat(), "commit": commit.stdout.strip() or "unknown",
         "device": f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
     }  # fmt: skip
-    chosen = [c for c in claims if c.name in wanted] if arguments else claims
-    for one in track(chosen, "claims", console=console, disable=not chosen):
-        began = time.perf_counter()
-        measured = one.measure()
+    chosen = [c for c in claims if c.name in wanted] if wanted or asked.page else claims
+    ended = Engine(asked.engine, asked.address).spread(measured, chosen)
+    for one, (found, seconds) in track(ended, "claims", len(chosen), console=console, disable=not chosen):
         results[one.name] = {
-            "figure": measured.figure, "holds": measured.holds, "why": measured.why,
-            "seconds": round(time.perf_counter() - began, 1), **about,
+            "figure": found.figure, "holds": found.holds, "why": found.why, "seconds": round(seconds, 1), **about,
         }  # fmt: skip
-        console.print(f"{one.name}: {'holds' if measured.holds else 'does not hold'}; {measured.figure}")
+        console.print(f"{one.name}: {'holds' if found.holds else 'does not hold'}; {found.figure}")
         keep(claims, results)
     keep(claims, results)
     return 0

@@ -6,6 +6,7 @@ from PIL import Image
 
 from fewstep import CFG, VP, compare, make_plan, sample
 from fewstep.analysis import exact_flow
+from fewstep.denoisers import Latent
 from fewstep.errors import ArgumentError
 from fewstep.worlds import GaussianMixture
 
@@ -34,6 +35,18 @@ def test_figures_are_those_of_the_runs(tmp_path):
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.size[0] > 500
     assert result._repr_png_().startswith(b"\x89PNG")
+
+
+def test_samples_of_a_latent_model_are_compared_as_pictures(tmp_path):
+    inner = world()
+    latent = Latent(inner, lambda x: x[:, :1, ::2, ::2], lambda z: 0.25 * z.repeat(1, 3, 2, 2), (3, 4, 4))
+    codes, pictures = (compare(d, ["ddim"], [3], n=4, seed=2) for d in (inner, latent))
+    assert pictures.rows[0].x.shape == pictures.reference.shape == (4, 3, 4, 4)
+    assert torch.allclose(pictures.rows[0].x, latent.decode(codes.rows[0].x))
+    heun = sample(inner, 4, solver="heun", grid="logsnr", steps=100, seed=2).x
+    error = (pictures.rows[0].x - latent.decode(heun)).flatten(1).square().mean(1).sqrt().median()
+    assert pictures.rows[0].error == pytest.approx(float(error), rel=1e-3)
+    pictures.save(tmp_path / "c.png")
 
 
 def test_guides_bend_the_flow_so_the_reference_is_many_steps():

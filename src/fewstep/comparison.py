@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fewstep.analysis.reference import reference_ends
+from fewstep.checking import checked_device, checked_list
 from fewstep.denoisers import Denoiser
+from fewstep.engines import Engine
 from fewstep.errors import ArgumentError
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
@@ -32,7 +34,7 @@ class Compared:
         evaluations: what was spent a sample, guidance counted.
         error: the median over samples of the RMSE to the reference; None for a sampler that draws noise.
         seconds: the time of the whole batch.
-        x: the samples.
+        x: the samples; of a latent model, decoded.
     """
 
     solver: str
@@ -49,7 +51,7 @@ class Comparison:
 
     Args:
         rows: one for every solver, grid and number of evaluations.
-        reference: what the error is measured from, (batch, *shape).
+        reference: what the error is measured from, (batch, *picture_shape).
         against: what the reference is, in words.
         limits: the range of the data.
     """
@@ -141,12 +143,14 @@ def compare(
     cond: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    engine: str = "local",
+    address: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Run samplers on the same noises and measure how far each is from the exact flow.
 
     The reference is the flow itself where the denoiser is a world's and no guide bends it, else 100 steps of Heun's
-    method (200 evaluations) with the same guides.
+    method (200 evaluations) with the same guides.  The samples of a latent model are decoded, and so is the reference.
 
     Args:
         denoiser: the model.
@@ -156,11 +160,22 @@ def compare(
         plans: further plans by name, such as tuned ones, each at its own number of evaluations.
         n: samples.
         guides, cond, seed, device: as in `sample`.
+        engine: "local", or "ray": every sampler is a task of its own; seconds are then of workers side by side.
+        address: of a Ray cluster; this machine's cores unless given.
         tell: called with a line after every run.
 
     Raises:
         ArgumentError: nothing to compare, or a bad argument of `sample`.
+        MissingExtraError: engine="ray" without Ray.
     """
+    device = checked_device(device)
+    for name, value in (("solvers", solvers), ("evaluations", evaluations), ("grids", grids), ("guides", guides)):
+        checked_list(name, value)
+    if not isinstance(n, int) or n < 1:
+        raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
+    if cond is not None and not isinstance(cond, Mapping):
+        raise ArgumentError(f"cond must name conditions, such as {{'label': 3}}, got {cond!r}")
+    spread = Engine(engine, address, gpus=int(device.type == "cuda"))
     if not (solvers and grids and evaluations) and not plans:
         raise ArgumentError("give at least one solver, one grid and one number of evaluations, or plans")
     same: dict[str, Any] = {"guides": guides, "cond": cond, "seed": seed, "device": device}
@@ -178,14 +193,30 @@ def compare(
     noise = KeyedNoise(seed, range(n), denoiser.shape, torch.float32, device).start()
     start = noise * denoiser.path.sigma(1.0).to(device, torch.float32)
     reference, against, _ = reference_ends(denoiser, start, cond, guides)
-    rows = []
-    for name, grid_name, options in wanted:
-        out = sample(denoiser, n, **options, **same)
-        error = (out.x.double() - reference.to(out.x.device)).flatten(1).square().mean(1).sqrt().median()
-        spent = out.stats.evaluations
-        rows.append(
-            Compared(name, grid_name, spent, None if out.plan.stochastic else float(error), out.stats.seconds, out.x)
-        )
+    reference = _pictures(denoiser, reference)
+    found: dict[int, Compared] = {}
+    shared = (denoiser, n, same, reference)
+    for (place, *_), row in spread.spread(_measured, [(i, *one) for i, one in enumerate(wanted)], shared):
+        found[place] = row
         if tell is not None:
-            tell(f"{name}, {grid_name}: {spent} evaluations, {out.stats.seconds:.2f} s")
-    return Comparison(rows, reference, against, denoiser.limits)
+            tell(f"{row.solver}, {row.grid}: {row.evaluations} evaluations, {row.seconds:.2f} s")
+    return Comparison([found[place] for place in sorted(found)], reference, against, denoiser.limits)
+
+
+def _measured(
+    shared: tuple[Denoiser, int, dict[str, Any], Tensor], one: tuple[int, str, str, dict[str, Any]]
+) -> Compared:
+    """One sampler's row."""
+    (denoiser, n, same, reference), (_, name, grid, options) = shared, one
+    out = sample(denoiser, n, **options, **same)
+    x, spent = _pictures(denoiser, out.x), out.stats.evaluations
+    error = (x.double() - reference.to(x.device)).flatten(1).square().mean(1).sqrt().median()
+    return Compared(name, grid, spent, None if out.plan.stochastic else float(error), out.stats.seconds, x)
+
+
+def _pictures(denoiser: Denoiser, states: Tensor) -> Tensor:
+    """What states show: themselves, or of a latent model decoded."""
+    if not denoiser.latent:
+        return states
+    with torch.no_grad():
+        return denoiser.decode(states.float())

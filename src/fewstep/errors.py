@@ -24,6 +24,14 @@ class NumericalError(FewstepError, ArithmeticError):
     """The network answered with NaN or Inf; the message names the first bad step."""
 
 
+class StorageError(FewstepError, OSError):
+    """A folder cannot be written, is in use, or does not hold what it should; the message names the file."""
+
+
+class ResourceError(FewstepError, RuntimeError):
+    """The machine has too little memory for a single sample, or its workers die again and again."""
+
+
 class MissingExtraError(FewstepError, ImportError):
     """An optional library is missing; the message names the extra that brings it."""
 

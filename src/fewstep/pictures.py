@@ -22,13 +22,18 @@ if TYPE_CHECKING:
     from fewstep.results import Output
 
 
+def as_bytes(x: Tensor, limits: tuple[float, float]) -> Tensor:
+    """Pictures of the range `limits` as uint8 on the host: low is 0 and high is 255, what lies beyond is cut."""
+    low, high = limits
+    return ((x.detach().float().cpu() - low) / (high - low)).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
 def grid_of(x: Tensor, limits: tuple[float, float] = (-1.0, 1.0), columns: int = 0) -> Image.Image:
     """Pictures (batch, 1 or 3, height, width) side by side, `columns` in a row (a square unless given)."""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ArgumentError(f"a picture needs samples of shape (batch, 1 or 3, height, width), got {tuple(x.shape)}")
     columns = columns or math.ceil(math.sqrt(len(x)))
-    low, high = limits
-    bytes_ = ((x.detach().float().cpu() - low) / (high - low)).clamp(0, 1).mul(255).round().to(torch.uint8)
+    bytes_ = as_bytes(x, limits)
     rows, (_, channels, height, width) = math.ceil(len(x) / columns), x.shape
     canvas = np.zeros((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), np.uint8)
     for i, picture in enumerate(bytes_.permute(0, 2, 3, 1).numpy()):

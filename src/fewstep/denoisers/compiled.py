@@ -9,43 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.denoisers.around import Around
 from fewstep.denoisers.base import Denoiser
 
 
-class Compiled(Denoiser):
-    """The same denoiser, its network compiled; made by `compiled`.
-
-    It does not show its network, so that a guide that would change the network's inside is refused instead of being
-    compiled away.
-    """
+class Compiled(Around):
+    """The same denoiser, its network compiled; made by `compiled`."""
 
     def __init__(self, inner: Denoiser) -> None:
-        super().__init__(inner.path, inner.shape, inner.predicts, inner.null, inner.limits)
-        self.name, self.inner = inner.name, inner
+        super().__init__(inner)
         self._raw = torch.compile(inner.raw)
-
-    def told(self, t: Tensor) -> Tensor:
-        return self.inner.told(t)
-
-    def basis(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.inner.basis(t)
 
     def raw(self, x: Tensor, told: Tensor, **cond: Any) -> Tensor:
         return self._raw(x, told, **cond)
-
-    def encode(self, pictures: Tensor) -> Tensor:
-        return self.inner.encode(pictures)
-
-    def decode(self, state: Tensor) -> Tensor:
-        return self.inner.decode(state)
-
-    @property
-    def latent(self) -> bool:
-        return self.inner.latent
-
-    @property
-    def picture_shape(self) -> tuple[int, ...]:
-        return self.inner.picture_shape
 
 
 def compiled(denoiser: Denoiser) -> Denoiser:

@@ -93,7 +93,11 @@ def wrapped_on(
     times = ["path", "t", "sigma", "lambda"]
     if not callable(time) and time not in times:
         raise unknown("time", time, times)
-    shape = tuple(shape)
-    if not shape or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ArgumentError(f"shape must be a tuple of positive integers, got {shape}")
-    return Wrapped(net, time, path=path, shape=shape, predicts=predicts, null=null, limits=limits)
+    if not isinstance(shape, (tuple, list)) or not shape or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ArgumentError(f"shape must be a tuple of positive integers, got {shape!r}")
+    if null is not None and not isinstance(null, Mapping):
+        raise ArgumentError(f"null must name the conditions that stand for none, such as {{'label': 10}}, got {null!r}")
+    pair = isinstance(limits, (tuple, list)) and len(limits) == 2 and all(isinstance(v, (int, float)) for v in limits)
+    if not pair or not limits[0] < limits[1]:
+        raise ArgumentError(f"limits must be (low, high) with low below high, got {limits!r}")
+    return Wrapped(net, time, path=path, shape=tuple(shape), predicts=predicts, null=null, limits=limits)
