@@ -16,7 +16,7 @@ setup: .venv/ready
 	@touch $@
 
 test: setup lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 demo: setup
 	$(BIN)/fewstep demo

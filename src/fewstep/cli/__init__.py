@@ -8,12 +8,13 @@ from fewstep.cli.learning import train
 from fewstep.cli.looking import catalog, demo, doctor, report
 from fewstep.cli.plans import plan, tune
 from fewstep.cli.restoring import restore
+from fewstep.cli.studio_page import studio
 from fewstep.errors import FewstepError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=True, help="Diffusion and flow models in few network evaluations."
 )
-for command in (sample, generate, restore, compare, tune, plan, show, catalog, report, train, demo, doctor):
+for command in (sample, generate, restore, compare, tune, plan, show, catalog, report, train, studio, demo, doctor):
     app.command()(command)
 
 
