@@ -80,7 +80,35 @@ def physics(dinv: Any, task: str, operator: Any, sigma: float) -> Any:
         return dinv.physics.Inpainting(img_size=(3, 32, 32), mask=mask, noise_model=noise)
     if task == "deblurring":
         return dinv.physics.BlurFFT((3, 32, 32), filter=operator.kernel.float()[None, None], noise_model=noise)
-    return dinv.physics.LinearPhysics(A=operator.A, A_adjoint=operator.A_adjoint, noise_model=noise)
+    return _block_means(dinv, operator.factor, noise)
+
+
+def _block_means(dinv: Any, side: int, noise: Any) -> Any:
+    """The mean of every block of side × side pixels by its singular vectors, which deepinv's DDRM asks for.
+
+    The coordinates of a block are those of an orthonormal basis whose first vector is even: 1/side is its singular
+    value, 0 that of all others.
+    """
+    first = torch.ones(side**2, side**2) / side
+    basis = torch.linalg.qr(torch.cat([first[:, :1], torch.eye(side**2)[:, 1:]], 1))[0].mT
+    basis = basis * basis[:1].sum().sign()
+
+    def into(x: Tensor) -> Tensor:
+        rows, columns = x.shape[-2] // side, x.shape[-1] // side
+        blocks = x.reshape(*x.shape[:2], rows, side, columns, side).transpose(3, 4)
+        return blocks.flatten(4) @ basis.mT
+
+    def back(c: Tensor) -> Tensor:
+        blocks = (c @ basis).unflatten(-1, (side, side)).transpose(3, 4)
+        return blocks.flatten(4).flatten(2, 3)
+
+    def padded(y: Tensor) -> Tensor:
+        return torch.nn.functional.pad(y[..., None], (0, side**2 - 1))
+
+    return dinv.physics.DecomposablePhysics(
+        U=lambda c: c[..., 0], U_adjoint=padded, V=back, V_adjoint=into,
+        mask=padded(torch.full((1, 3, 32 // side, 32 // side), 1 / side)), noise_model=noise,
+    )  # fmt: skip
 
 
 def restored(

@@ -37,6 +37,7 @@ from fewstep.restoration import (
     restore,
 )
 from fewstep.worlds import GaussianMixture
+from fewstep.worlds.masked import masked_denoiser
 
 OUT = Path(__file__).with_suffix(".md")
 PATH, SIGMA, SHAPE, CALLS = VP.from_betas("linear"), 0.1, (1, 4, 4), 100
@@ -49,17 +50,27 @@ OPERATORS: dict[str, Any] = {
 }
 HEAD = "| method | evaluations | sliced W2 | mean | std | in 50 % | in 90 % | ms a sample |"
 RULE = "|---|---|---|---|---|---|---|---|"
+READ = (
+    "Coverage alone is met by samples of the prior too (`code` hardly looks at y): read it beside the distances. "
+    "Within 3 points of 50 % and of 90 % on all four operators: `daps` with an exact inner draw from the mean, a "
+    "belief as narrow as the data and levels down to 0.02. On most: `pgdm` (as the likelihood has it; with the "
+    "data's variance it is the nearest in distance), `diffpir` and `noise-refined` (wide). By construction too sure"
+    " on noisy y: `ddnm`, `deq`, `replacement`, `repaint`, `lanpaint`, `mcg`, which take y as exact; `red-diff` and"
+    " `optimal-boundary` give one point. `ambient-dps` runs on the exact denoiser of masked states, 90 % of which "
+    "it sees."
+)
 # What differs from the catalogue's row: a method may stand with several settings.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "daps": [
         {"step_size": 1e-3, "inner": 5}, {"chain": "exact", "inner": 5},
-        {"chain": "exact", "inner": 1, "data_variance": 0.12},
+        {"chain": "exact", "inner": 1, "data_variance": 0.12, "sigma_min": 0.02},
     ],
     "pgdm": [{}, {"data_variance": 0.12}],
     "noise-refined": [{}, {"data_variance": 0.12}],
     "repaint": [{"repeats": 5, "jump_length": 4}],
     "dps": [{}, {"scale": 0.1}],
     "ads": [{"count": 1}],
+    "ambient-dps": [{"seen": 0.9, "scale": 0.3}],
     "code": [{"level": 0.5, "step_size": 0.05}],
     "mbir": [{"weight": 0.0, "rho": 1e-3}],
     "lanpaint": [{}, {"pull": 0.0}],
@@ -127,7 +138,7 @@ def measure(task: Task, name: str, options: dict[str, Any], label: str) -> str:
     """A row of a method; a method that cannot run says why."""
     common = {"evaluations": CALLS, "seed": 5, **options}
     looked = Measurement(task.seen.operator, task.seen.y[:LOOKED], task.seen.noise)
-    denoiser = world().denoiser(PATH)
+    denoiser = masked_denoiser(world(), PATH) if name == "ambient-dps" else world().denoiser(PATH)
     began = time.process_time()
     try:
         out = restore(denoiser, task.seen, name, samples=SAMPLES, **common)
@@ -157,7 +168,7 @@ def main() -> None:
         "# Restorers against exact posteriors", "", f"{date.today()}, commit {commit}, {platform.machine()} CPU, torch "
         f"{torch.__version__}, one thread. 4×4 pictures from three correlated modes, σ_y = {SIGMA}, at most {CALLS} "
         "evaluations a sample whatever the paper spends. `benchmarks/posteriors.py` says what the columns are; 50 and "
-        "90 are right, less is too sure, more too wide. Methods for noiseless measurements take y as exact.",
+        "90 are right, less is too sure, more too wide. Methods for noiseless measurements take y as exact.", "", READ,
     ]  # fmt: skip
     if OUT.exists() and "--fresh" not in sys.argv:
         section = ""

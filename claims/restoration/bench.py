@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fewstep import VP
+from fewstep.paths import Path
+from fewstep.restoration import AverageDownsample, Mask, Matrix, Measurement, RandomProjection, restore
 from fewstep.restoration import Gaussian as Noise
-from fewstep.restoration import Mask, Matrix, Measurement, RandomProjection, restore
 from fewstep.worlds import GaussianMixture
 
 PATH = VP.from_betas("linear")
@@ -34,13 +35,14 @@ def patches() -> GaussianMixture:
 
 @cache
 def task(name: str, sigma: float) -> tuple[Measurement, GaussianMixture, Tensor]:
-    """(measurement, its exact posterior, the truth) of one picture: "half", "random", "projection" or "blur"."""
+    """(measurement, its exact posterior, the truth) of one picture: "half", "random", "projection", "down", "blur"."""
     truth = patches().sample(1, seed=11)
     blur = torch.exp(-0.5 * (torch.arange(64)[:, None] - torch.arange(64)).double() ** 2 / 2.0)
     operators: dict[str, Any] = {
         "half": Mask.half(8, 8),
         "random": Mask.random(8, 8, 0.3),
         "projection": RandomProjection((1, 8, 8), 12),
+        "down": AverageDownsample(2),
         "blur": Matrix(blur / blur.sum(1, keepdim=True), (1, 8, 8)),
     }
     measurement = Measurement.simulate(operators[name], truth, Noise(sigma))
@@ -66,11 +68,13 @@ class Result(NamedTuple):
         )
 
 
-def solve(name: str, sigma: float, method: str, evaluations: int, samples: int = 100, **options: Any) -> Result:
+def solve(
+    name: str, sigma: float, method: str, evaluations: int, samples: int = 100, path: Path = PATH, **options: Any
+) -> Result:
     """A method on a task, against the exact posterior."""
     measurement, posterior, truth = task(name, sigma)
     began = time.perf_counter()
-    out = restore(patches().denoiser(PATH), measurement, method, evaluations=evaluations, samples=samples, **options)
+    out = restore(patches().denoiser(path), measurement, method, evaluations=evaluations, samples=samples, **options)
     seconds, x = time.perf_counter() - began, out.x.double()
     off = [(out.mean[0] - posterior.mean), out.std[0].flatten() - posterior.covariance.diagonal().sqrt()]
     psnr = [10 * math.log10(4 / float((v - truth).square().mean())) for v in (out.mean, x)]

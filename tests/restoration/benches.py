@@ -14,7 +14,7 @@ from fewstep.noise import KeyedNoise
 from fewstep.restoration import Gaussian as Noise
 from fewstep.restoration import Mask, Measurement
 from fewstep.restoration.base import RestorationGuide
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 from fewstep.worlds import Gaussian, GaussianMixture
 
 PATH = VP.from_betas("linear")

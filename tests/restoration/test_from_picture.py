@@ -93,6 +93,8 @@ def test_every_degradation_makes_a_measurement():
     assert sizes["grey"] == (1, 32, 32)
     assert degradation("downsample:2", 32, 32).A(x).shape[1:] == (3, 16, 16)
     assert float(degradation("random:0.5", 32, 32).mask.double().mean()) == 0.5
+    phase = degradation("phase", 32, 32)
+    assert not torch.allclose(phase.A(x + 0.5), phase.A(x - 0.5))  # light, whose sign is known
 
 
 def test_the_help_has_an_example():

@@ -147,6 +147,14 @@ def test_what_phase_retrieval_cannot_tell_apart():
     assert math.isclose(float(operator.A(x).norm()), float(x.norm()), rel_tol=1e-12)
 
 
+def test_light_is_measured_with_its_sign():
+    x = normal(1, 3, 8, 8)
+    light = PhaseRetrieval(2.0, light=True)
+    assert torch.allclose(light.A(x), PhaseRetrieval(2.0).A((x + 1) / 2))
+    assert not torch.allclose(light.A(x), light.A(-x), atol=0.1)
+    assert torch.allclose(light.A(x), light.A(x.flip(-1, -2)))
+
+
 def test_pointwise_operators():
     x = torch.tensor([[-2.0, -0.3, 0.2, 0.8]], requires_grad=True)
     assert torch.allclose(Clipping().A(x), torch.tensor([[-1.0, -0.6, 0.4, 1.0]]))

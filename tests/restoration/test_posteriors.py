@@ -15,7 +15,7 @@ from fewstep import VE, VP, Flow
 from fewstep.guidance import Ask
 from fewstep.restoration import Gaussian as Noise
 from fewstep.restoration import Matrix, Measurement, restorer_named
-from fewstep.restoration.repaint import stretches
+from fewstep.solvers.resampling import stretches
 from fewstep.worlds import Gaussian
 
 _spec = importlib.util.spec_from_file_location("benches", Path(__file__).with_name("benches.py"))
@@ -28,22 +28,30 @@ REFERENCES = [
     ("ddnm", {}, 0.0, 20, {"grid": "linspace"}, (1.5, 0.901, 0.0, 0.304), 2e-3),
     ("ddnm", {}, 0.0, 100, {"grid": "linspace"}, (1.5, 1.105, 0.0, 0.284), 2e-3),
     ("ddnm", {"eta": 0.0}, 0.0, 20, {"grid": "linspace"}, (1.5, 0.964, 0.0, 0.355), 2e-3),
+    ("ddnm", {"eta": 0.0}, 0.0, 100, {"grid": "linspace"}, (1.5, 1.118, 0.0, 0.361), 2e-3),
+    ("noise-refined", {}, 0.0, 150, {"solver": "ddpm"}, (1.5, 0.749, 0.0, 0.534), 3e-2),
+    ("noise-refined", {}, 0.3, 150, {"solver": "ddpm"}, (1.350, 0.704, 0.078, 0.574), 3e-2),
     ("diffpir", {}, 0.3, 20, {"grid": "linspace"}, (1.360, 0.526, 0.046, 0.548), 2e-3),
     ("diffpir", {}, 0.3, 100, {"grid": "linspace"}, (1.360, 0.649, 0.068, 0.578), 2e-3),
     ("noise-refined", {}, 0.3, 150, {}, (1.366, 0.496, 0.075, 0.694), 2e-2),
     ("pgdm", {}, 0.3, 100, {"solver": "ddim"}, (1.327, 1.042, 0.102, 0.441), 2.5e-2),
     ("pgdm", {}, 0.3, 150, {}, (1.344, 1.046, 0.089, 0.430), 3e-2),
     ("dps-likelihood", {}, 0.3, 150, {"solver": "ddim"}, (1.645, 1.878, 0.005, 0.240), 5e-2),
+    ("dps-likelihood", {}, 0.3, 200, {"solver": "ddpm"}, (1.5, 1.454, 0.043, 0.313), 5e-2),
     ("dmps", {"scale": 1.0}, 0.3, 150, {}, (1.181, 0.507, 0.079, 0.612), 3e-2),
     ("dmps", {}, 0.3, 150, {}, (1.328, 0.597, 0.036, 0.564), 3e-2),
     ("repaint", {"repeats": 1}, 0.0, 250, {}, (1.5, 0.744, 0.0, 0.477), 2e-3),
     ("dds", {}, 0.3, 200, {}, (1.5, 1.16, 0.0, 0.282), 9e-2),
     ("flowdps", {}, 0.0, 28, {"path": Flow()}, (1.33, 0.905, 0.060, 0.360), 3e-3),
     ("flowdps", {}, 0.0, 200, {"path": Flow()}, (1.406, 1.033, 0.028, 0.293), 3e-3),
+    ("ddrm", {"steps": 20, "grid": "linspace"}, 0.3, None, {}, (1.272, 0.717, 0.041, 0.335), 3e-3),
     ("ddrm", {"steps": 100}, 0.3, None, {}, (1.369, 0.981, 0.027, 0.319), 3e-3),
     ("ddnm+", {"steps": 100}, 0.3, None, {}, (1.369, 0.981, 0.027, 0.319), 3e-3),
     ("daps", {"steps": 100, "inner": 1, "chain": "exact", "moves": 1}, 0.3, None, {"path": VE(100.0)},
      (1.372, 1.046, 0.082, 0.451), 6e-2),
+    ("daps", {"steps": 60, "inner": 12, "chain": "exact"}, 0.3, None, {"path": VE(100.0)},
+     (1.431, 1.076, 0.086, 0.881), 0.15),
+    ("replacement", {}, 0.0, 250, {}, (1.5, 0.744, 0.0, 0.477), 5e-3),
     ("lanpaint", {"inner": 0}, 0.0, None, {}, (1.5, 0.482, 0.0, 0.519), 5e-3),
     ("lanpaint", {"inner": 5, "pull": 0.0}, 0.0, None, {}, (1.5, 0.845, 0.0, 0.440), 2e-2),
     ("lanpaint", {"inner": 10}, 0.0, None, {}, (1.5, 1.155, 0.0, 0.356), 2e-2),
@@ -87,6 +95,37 @@ def test_ddnm_has_the_posterior_mean_for_every_eta_and_a_known_share_of_its_cova
         assert torch.allclose(mean, exact.mean, atol=2e-2)
         assert torch.allclose(covariance, exact.covariance * (1 + math.sqrt(1 - eta**2)) / 2, atol=2e-2)
         assert float((operator.A(mean[None]) - measurement.y).abs()) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("variance", "mean", "spread"), [(1.0, (0.76, 0.52), None), (0.25, (1.06, 0.84), (0.071, 0.137))]
+)
+def test_pgdm_believes_the_variance_that_it_is_told(variance, mean, spread):
+    """Of data of variance 1/4, whose posterior is (1.10, 0.88), (0.066, 0.132)."""
+    world, measurement = b1(0.3, scale=0.5)
+    got = law(world, restorer_named("pgdm", measurement, data_variance=variance), 150, solver="ddim")
+    assert got[0].tolist() == pytest.approx(mean, abs=2e-2)
+    if spread is not None:
+        assert got[1].diagonal().tolist() == pytest.approx(spread, abs=2e-2)
+
+
+@pytest.mark.parametrize(("steps", "variance"), [(28, 0.71), (200, 0.70)])
+def test_flowdps_noise_rule_is_too_narrow_without_a_measurement(steps, variance):
+    world = Gaussian(torch.zeros(2), 1.0)
+    _, measurement = b1(0.0)
+    got = law(world, restorer_named("flowdps", measurement), steps, path=Flow())[1]
+    assert float(got[1, 1]) == pytest.approx(variance, abs=8e-3)
+
+
+def test_dmps_is_right_where_the_data_are_wide():
+    """Its flat prior: the error relative to the noise falls as the data's deviation grows."""
+    off = {}
+    for scale in (1.0, 4.0):
+        world, measurement = b1(0.3, scale=scale)
+        exact = world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.3)
+        got = law(world, restorer_named("dmps", measurement, scale=1.0), 150)
+        off[scale] = float((got[0] - exact.mean)[0].abs())
+    assert off[4.0] < 0.5 * off[1.0]
 
 
 def test_repaint_goes_to_the_truth_with_repeats_where_more_steps_do_not():
@@ -145,6 +184,17 @@ def test_more_of_ddrm_collapses_on_a_noisy_measurement():
     assert float(wide[0][0]) < 1.376 < float(narrow[0][0])
 
 
+def test_ddrms_temperature_is_a_factor_on_all_noise_of_its_steps():
+    """With η = 1 nothing but the answers of the start is left of its noise, which many steps forget."""
+    world, measurement = b1(0.3)
+    whole, half = (
+        law(world, restorer_named("ddrm", measurement, steps=60, eta=1.0, temperature=t)) for t in (1.0, 0.5)
+    )
+    assert torch.allclose(half[0], whole[0], atol=1e-9)
+    assert torch.allclose(half[1], whole[1] / 4, atol=2e-3)
+    assert float(half[1][1, 1]) > 0.02
+
+
 def test_a_proximal_guide_is_not_ddnm():
     """With ε̂ recomputed the projection loses most of the correlation: 0.52 for 1.2."""
     world, measurement = b1(0.0)
@@ -177,3 +227,35 @@ def test_one_answer_by_its_formula(name):
     denoiser = Gaussian(torch.zeros(3), 1.0).denoiser(path)
     ask = Ask(x, t, t / 2, 0, 2, denoiser, lambda slot: x, lambda *a: x, {})
     assert torch.allclose(guide.answer(ask, x0, None)[0], wants[name], atol=1e-9)
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_flowdps_steps_go_down_the_norm(adjoint):
+    """Against the gradient of ‖B(y − A z)‖ by autograd, B = A† or Aᵀ."""
+    matrix = torch.tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.4]], dtype=torch.float64)
+    y, x0 = torch.tensor([[0.7, -0.4]], dtype=torch.float64), torch.tensor([[0.2, 0.3, -0.5]], dtype=torch.float64)
+    back = matrix.mT if adjoint else torch.linalg.pinv(matrix)
+    z = x0.clone().requires_grad_()
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(((y - z @ matrix.mT) @ back.mT).norm(), z)
+        z = (z - 0.3 * slope).detach().requires_grad_()
+    guide = restorer_named(
+        "flowdps", Measurement(Matrix(matrix, (3,)), y, Noise(0.1)), steps=2, length=0.3, adjoint=adjoint
+    )
+    denoiser, t = Gaussian(torch.zeros(3), 1.0).denoiser(Flow()), torch.tensor(0.4, dtype=torch.float64)
+    ask = Ask(x0, t, t / 2, 0, 2, denoiser, lambda slot: x0, lambda *a: x0, {})
+    assert torch.allclose(guide.answer(ask, x0, None)[0], x0 + 0.4 * (z.detach() - x0), atol=1e-12)
+
+
+def test_pgdm_as_published_moves_by_the_squared_signal_of_the_likelihoods_move():
+    _, measurement = b1(0.3)
+    denoiser, path = b1(0.3)[0].denoiser(VP()), VP()
+    t = path.t_of_lam(math.log(0.6 / 0.8))
+    x = torch.tensor([[0.4, -1.1]], dtype=torch.float64, requires_grad=True)
+    ask = Ask(x, t, t / 2, 0, 2, denoiser, lambda slot: x, lambda *a: x, {})
+    moved = []
+    for published in (False, True):
+        guide, x0 = restorer_named("pgdm", measurement, published=published), denoiser(x, t)
+        moved.append((guide.answer(ask, x0, None)[0] - x0).detach())
+    assert torch.allclose(moved[1], 0.36 * moved[0], atol=1e-12)
+    assert float(moved[0].abs().max()) > 0.1

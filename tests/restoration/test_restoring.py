@@ -9,6 +9,7 @@ import torch
 from fewstep import VP
 from fewstep.catalog import methods
 from fewstep.errors import ArgumentError, NumericalError
+from fewstep.planning import make_plan
 from fewstep.restoration import (  # fmt: skip
     Blur,
     Gaussian,
@@ -111,6 +112,17 @@ def test_any_object_with_the_three_names_is_an_operator():
     assert torch.allclose(ours, theirs, atol=1e-9)
 
 
+def test_ddrm_takes_a_grid_and_no_solver():
+    out = restore(DENOISER, measured(), "ddrm", evaluations=6, grid="karras")
+    want = make_plan(DENOISER.path, "ddim", "karras", 6).times
+    assert torch.equal(out.plan.times, want)
+    assert out.stats.evaluations == 6
+    with pytest.raises(ArgumentError, match=r"takes no solver$"):
+        restore(DENOISER, measured(), "ddrm", solver="ddim")
+    with pytest.raises(ArgumentError, match="no solver and no grid"):
+        restore(DENOISER, measured(), "daps", grid="karras")
+
+
 def test_noise_has_the_variance_that_it_says():
     clean = torch.full((1, 200_000), 0.2, dtype=torch.float64)
     for noise in (Gaussian(0.3), Poisson(40.0)):
@@ -169,6 +181,8 @@ def test_a_run_that_diverges_ends_in_an_error():
         (lambda: restorer_named("daps", measured(0.0)), "needs noise"),
         (lambda: restorer_named("daps", measured(), chain="gibbs"), "chain"),
         (lambda: restorer_named("pgdm", measured(), scale=-1.0), "scale"),
+        (lambda: restorer_named("ddrm", measured(), temperature=1.5), "temperature"),
+        (lambda: restorer_named("flowdps", measured(), adjoint=True), "needs the length"),
         (lambda: restorer_named("ddnm", measured(), eta=1.5), "eta"),
         (lambda: restorer_named("diffpir", measured(), redrawn=2.0), "redrawn"),
         (lambda: restorer_named("red-diff", measured(), weighting="cubic"), "weighting"),

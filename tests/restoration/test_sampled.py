@@ -46,14 +46,16 @@ def test_mcg_moves_what_replacement_leaves_behind_and_overshoots():
 @pytest.mark.parametrize(
     ("method", "solver", "weight"),
     [
-        ("pgdm", "ddim", 0.776), ("diffpir", "ddim", 0.580),
-        ("dmps", "ddim", 0.551), ("dps-likelihood", "ddim", 0.978),
+        ("pgdm", "ddim", 0.776), ("pgdm", "ddpm", 0.717), ("diffpir", "ddim", 0.580), ("diffpir", "ddpm", 0.609),
+        ("dmps", "ddim", 0.551), ("dmps", "ddpm", 0.567), ("dps-likelihood", "ddim", 0.978),
+        ("dps-likelihood", "ddpm", 0.945), ("daps", None, 0.689),
     ],
 )  # fmt: skip
 def test_how_far_the_weights_of_modes_move(method, solver, weight):
     """The exact weight is 0.847, and methods without a gradient hardly move it from 1/2."""
-    options = {"dmps": {"scale": 1.0}}.get(method, {})
-    x = draw(b2(), method, 100, samples=1500, solver=solver, **options)
+    chain = {"chain": "exact", "inner": 1, "sigma_max": 20.0}
+    options = {"dmps": {"scale": 1.0}, "daps": chain}.get(method, {})
+    x = draw(b2(), method, 40 if method == "daps" else 100, samples=1500, solver=solver, **options)
     assert float((x.sum(1) > 0).double().mean()) == pytest.approx(weight, abs=0.04)
 
 

@@ -29,7 +29,7 @@ from fewstep.program import Program
 from fewstep.restoration.base import RestorationLoop, level_of
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 RULES = ("published", "entropy")
 

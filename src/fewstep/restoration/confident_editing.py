@@ -27,7 +27,7 @@ from fewstep.planning import make_plan
 from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 
 @method(name="code", papers=["CODE: Confident Ordinary Differential Editing"], arxiv="2408.12418", family="restoration")

@@ -31,7 +31,7 @@ from fewstep.planning import make_plan
 from fewstep.restoration.base import RestorationLoop, levels, posterior_variance
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 CHAINS = ("langevin", "hmc", "exact")
 # Draws of the inner chains lie beyond those that guides number.

@@ -7,7 +7,8 @@ In V's coordinates of x/α, with σ̄ = σ/α, ȳ = A†y, d the singular value 
     σ̄′ ≥ σ_y/d      x̄′ = (1 − η_b)·x̄₀ + η_b·ȳ + √(σ̄′² − η_b²σ_y²/d²)·ξ
 
 DDRM begins around ȳ where that is known better than the state; DDNM+ is the same with η_b = 1, begun at pure noise.
-For σ_y > 0 more steps do not help: the answer collapses on ȳ, so 20 to 100 evaluations are its range.
+For σ_y > 0 more steps do not help: the answer collapses on ȳ, so 20 to 100 evaluations are its range.  Every ξ is
+drawn `temperature` times as large: below 1 the samples are narrower than the posterior's and nearer their mean.
 """
 
 import math
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
 from fewstep.loops.questions import Questions
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -29,7 +31,7 @@ from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.ddnm import redrawing
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 Rule = Callable[[Tensor], Tensor]
 
@@ -48,10 +50,12 @@ class DDRM(RestorationLoop):
 
     Args:
         measurement: of a linear operator whose singular vectors are at hand or whose samples are small.
-        steps: evaluations, at least 1, on evenly spaced times.
+        steps: evaluations, at least 1.
         eta: η in [0, 1], the share of noise drawn afresh.
         eta_b: η_b in [0, 1], how far a well measured direction goes to the measurement.
         measured_start: whether to begin around ȳ instead of at pure noise.
+        temperature: in [0, 1], what the noise of the steps is multiplied with; 1 as published.
+        grid: the times; evenly spaced as published.
 
     Raises:
         ArgumentError: a parameter out of its range, or an operator that is not linear.
@@ -63,11 +67,15 @@ class DDRM(RestorationLoop):
     eta: float = 0.85
     eta_b: float = 1.0
     measured_start: bool = True
+    temperature: float = 1.0
+    grid: str | Grid = "uniform"
 
     def __post_init__(self) -> None:
         redrawing(self.eta)
         if not 0 <= self.eta_b <= 1:
             raise ArgumentError(f"eta_b must lie in [0, 1], got {self.eta_b!r}")
+        if not 0 <= self.temperature <= 1:
+            raise ArgumentError(f"temperature must lie in [0, 1], got {self.temperature!r}")
         self.measurement.need_linear("ddrm")
 
     def spending(self, evaluations: int) -> Self:
@@ -75,7 +83,7 @@ class DDRM(RestorationLoop):
 
     def opening(self, path: Path) -> Plan:
         """The path's flow on the same times."""
-        return make_plan(path, "ddim", "uniform", self.steps)
+        return make_plan(path, "ddim", self.grid, self.steps)
 
     def run(self, session: Session) -> tuple[Tensor, Plan, Stats]:
         """Ask at every level and combine in V's coordinates."""
@@ -109,7 +117,7 @@ class DDRM(RestorationLoop):
 
         moved = self._spread(known - x0, alpha, to_measured)
         kept = self._spread(eps, keep * sigma, lambda d: (d <= _least(d)).to(d.dtype))
-        return alpha * x0 + moved + kept + self._spread(xi, 1.0, fresh)
+        return alpha * x0 + moved + kept + self._spread(xi, self.temperature, fresh)
 
 
 def _least(d: Tensor) -> Tensor:

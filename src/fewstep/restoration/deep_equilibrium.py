@@ -34,7 +34,7 @@ from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.ddnm import redrawing
 from fewstep.restoration.measurement import Measurement, observed_share
 from fewstep.results import Stats
-from fewstep.sampling import Session, prepare
+from fewstep.session import Session, prepare
 
 
 class Chain:

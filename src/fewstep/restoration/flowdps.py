@@ -5,9 +5,10 @@ On the straight path x = (1 − σ)x₀ + σε, at time σ going to σ′,
     ẑ = steps of length ℓ from x̂₀ down ‖A†y − A†A z‖  (without ℓ: the projection x̂₀ + A†(y − A x̂₀) itself)
     x̃₀ = (1 − σ)·x̂₀ + σ·ẑ,      x̃₁ = √σ′·ε̂ + √(1 − σ′)·ξ,      x′ = (1 − σ′)·x̃₀ + σ′·x̃₁
 
-with ε̂ kept as x̂₀ was.  On another path σ here is σ/(α + σ), the time at which the straight path has its
-noise-to-signal ratio.  The law is too narrow even without a measurement (variance 0.7 for 1), and more steps do not
-help.
+with ε̂ kept as x̂₀ was.  A† blows up the noise of what is hardly measured, as in a blur: `adjoint` puts Aᵀ in its place
+in the norm, as the authors do for blurs.  On another path σ here is σ/(α + σ), the time at which the straight path
+has its noise-to-signal ratio.  The law is too narrow even without a measurement (variance 0.7 for 1), and more steps
+do not help.
 """
 
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class FlowDPS(RestorationGuide):
         steps: how many gradient steps make the consistent version, at least 1; 3 as published.
         length: ℓ > 0, their length in the units of x; 15 as published for latents of 768² pictures; None is the full
             projection, which those steps aim at.
+        adjoint: whether the steps go down ‖Aᵀy − AᵀA z‖ instead, for a blur; needs a length.
 
     Raises:
         ArgumentError: a parameter out of its range, or an operator that is not linear.
@@ -67,12 +69,15 @@ class FlowDPS(RestorationGuide):
     budget: ClassVar[int] = 28
     steps: int = 3
     length: float | None = None
+    adjoint: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not (self.length is None or self.length > 0):
             raise ArgumentError(
                 f"steps must be at least 1 and length more than 0 or None, got {self.steps!r}, {self.length!r}"
             )
+        if self.adjoint and self.length is None:
+            raise ArgumentError("adjoint=True needs the length of its steps: there is no projection that they aim at")
         self.measurement.need_linear("flowdps")
 
     def solver(self) -> Solver:
@@ -85,8 +90,15 @@ class FlowDPS(RestorationGuide):
             return x0 + blend * self.measurement.project(self.measurement.residual(x0)), state
         z = x0
         for _ in range(self.steps):
-            off = self.measurement.project(self.measurement.residual(z))
-            size = torch.linalg.vector_norm(off.flatten(1), dim=1).reshape(-1, *[1] * (x0.ndim - 1))
-            # A†A is a projection, so the gradient of ‖A†y − A†A z‖ is the unit vector of what is left.
-            z = z + self.length * off / size.clamp_min(torch.finfo(x0.dtype).tiny)
+            z = z + self.length * self._downhill(z)
         return x0 + blend * (z - x0), state
+
+    def _downhill(self, z: Tensor) -> Tensor:
+        """The negative gradient of the norm."""
+        measurement, operator = self.measurement, self.measurement.operator
+        residual = measurement.residual(z)
+        off = operator.A_adjoint(residual) if self.adjoint else measurement.project(residual)
+        size = torch.linalg.vector_norm(off.flatten(1), dim=1).reshape(-1, *[1] * (z.ndim - 1))
+        # A†A is a projection, so that of ‖A†y − A†A z‖ is the unit vector of what is left.
+        push = operator.A_adjoint(operator.A(off)) if self.adjoint else off
+        return push / size.clamp_min(torch.finfo(z.dtype).tiny)

@@ -55,7 +55,7 @@ DEGRADATIONS: dict[str, Maker] = {
     "bicubic": lambda h, w, v: BicubicDownsample(_whole(v, 4)),
     "grey": lambda h, w, v: Grey(),
     "tomography": lambda h, w, v: Tomography(h, _whole(v, 8)),
-    "phase": lambda h, w, v: PhaseRetrieval(_or(v, 2.0)),
+    "phase": lambda h, w, v: PhaseRetrieval(_or(v, 2.0), light=True),
     "clip": lambda h, w, v: Clipping() if v is None else Clipping(v),
 }
 

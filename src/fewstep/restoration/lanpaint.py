@@ -28,7 +28,7 @@ from fewstep.planning import make_plan
 from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.measurement import Measurement, observed_share
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 
 @method(

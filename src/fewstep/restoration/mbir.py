@@ -31,7 +31,7 @@ from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.measurement import Measurement
 from fewstep.restoration.operators.conjugate_gradients import solve_by_cg
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 
 def difference(x: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ from fewstep.restoration.base import RestorationGuide, RestorationLoop
 from fewstep.restoration.measurement import Measurement
 from fewstep.restoration.restoring import restorer_named
 from fewstep.results import Stats
-from fewstep.sampling import Session, sample
+from fewstep.sampling import sample
+from fewstep.session import Session
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 # What a search draws does not depend on the samples that are restored.

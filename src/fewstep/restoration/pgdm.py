@@ -4,7 +4,7 @@
 
 Exact where Cov[x₀ | x_t] = r² I, which is data N(μ, s² I).  A measurement that is not linear but has A†, with
 A(A†(A x)) = A x and no noise, is taken as A†y − A†A x̂₀.  This is the likelihood's own weight; the authors' step has
-α²·w of it (their `awd`), which leaves noisy states alone.
+α²·w of it, which leaves noisy states alone: there J is far from r²I where the data have modes, and w = 1 overshoots.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ class PGDM(RestorationGuide):
     Args:
         scale: w ≥ 0; 1 is the likelihood, 0 the model alone.
         data_variance: s² > 0, the variance of the data that r² assumes.
+        published: whether to weigh by α²·w as the authors' code does, which distant modes do not throw off.
 
     Raises:
         ArgumentError: a parameter out of its range, or noise with an operator that is not linear.
@@ -39,6 +40,7 @@ class PGDM(RestorationGuide):
     needs_grad: ClassVar[bool] = True
     scale: float = 1.0
     data_variance: float = 1.0
+    published: bool = False
 
     def __post_init__(self) -> None:
         if not self.scale >= 0 or not self.data_variance > 0:
@@ -60,4 +62,4 @@ class PGDM(RestorationGuide):
             y = measurement.seen(seen)
             pulled = (measurement.project(y) - measurement.project(measurement.operator.A(seen))) / spread
         push = gradient_of((x0 * pulled).flatten(1).sum(1), ask.x, "pgdm", create_graph=not ask.x.is_leaf)
-        return x0 + along_score(ask, push, self.scale), state
+        return x0 + along_score(ask, push, self.scale * (here.alpha**2 if self.published else 1.0)), state

@@ -24,7 +24,7 @@ from fewstep.planning import make_plan
 from fewstep.restoration.base import RestorationLoop, levels
 from fewstep.restoration.measurement import Measurement
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 WEIGHTINGS: dict[str, Callable[[float], float]] = {
     "linear": lambda ratio: ratio, "sqrt": math.sqrt, "square": lambda ratio: ratio**2, "log": math.log1p,

@@ -81,6 +81,17 @@ def _check(denoiser: object, measurement: object, samples: object, evaluations: 
             raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
+def _on_grid(
+    loop: RestorationLoop, method: str, solver: str | Solver | None, grid: str | Grid | None
+) -> RestorationLoop:
+    """A loop on another grid, where it has one to choose."""
+    if solver is not None or (grid is not None and not hasattr(loop, "grid")):
+        takes = "no solver" if hasattr(loop, "grid") else "no solver and no grid"
+        raise ArgumentError(f"method {method!r} has a loop of its own, so it takes {takes}")
+    of_its_own: Any = loop
+    return loop if grid is None else replace(of_its_own, grid=grid)
+
+
 def restore(
     denoiser: Denoiser,
     measurement: Measurement,
@@ -107,7 +118,8 @@ def restore(
         evaluations: network evaluations a sample; what the paper spends unless given.
         samples: how many samples a row, at least 1.
         seed, first: sample i of all rows depends on (seed, first + i) alone.
-        solver, grid: what a method that is a guide runs on instead of its paper's choice.
+        solver, grid: what a method that is a guide runs on instead of its paper's choice; of the methods with a loop
+            of their own ddrm and ddnm+ take a grid.
         guides: further guides, such as CFG(2.0).
         cond: conditions by the network's names.
         dtype, device: of the state.
@@ -131,9 +143,8 @@ def restore(
         plan = restorer.plan(denoiser.path, evaluations or restorer.budget, solver, grid)
         out = sample(denoiser, rows, plan=plan, guides=[*guides, *restorer.guides()], **common)
     else:
-        if solver is not None or grid is not None:
-            raise ArgumentError(f"method {method!r} has a loop of its own, so it takes no solver and no grid")
-        loop = restorer if evaluations is None else restorer.spending(evaluations)
+        loop = _on_grid(restorer, method, solver, grid)
+        loop = loop if evaluations is None else loop.spending(evaluations)
         out = loop(denoiser, rows, guides=guides, **common)
     with torch.no_grad():
         pictures = denoiser.decode(out.x)
