@@ -20,7 +20,7 @@ from peers import k_diffusion
 
 from fewstep import VP, Flow, make_plan, methods, wrap
 from fewstep.errors import FewstepError
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 
 STEPS, RUNS = 50, 60
 DISCRETE = {"beta_schedule": "linear", "timestep_spacing": "trailing"}

@@ -27,7 +27,7 @@ import torch
 import fewstep
 import fewstep.diffusers
 from fewstep import sample, wrap
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 
 STEPS, RUNS = 20, 60
 # Processor time of this thread, which does all the work: others on the machine do not count into it.

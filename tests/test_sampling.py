@@ -11,7 +11,7 @@ from fewstep import CFG, VP, Flow, make_plan, sample, stream, wrap
 from fewstep.catalog import methods
 from fewstep.errors import ArgumentError, FewstepError, NumericalError
 from fewstep.guidance import Guide
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 
 SOLVERS = [m.name for m in methods() if m.family == "solvers"]
 

@@ -13,7 +13,7 @@ from fewstep.captured import Captured, captured_run
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.guidance import PAG
 from fewstep.networks import UNet
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 
 # torch's tracer warns of torch's own older parts.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")

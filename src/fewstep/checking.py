@@ -1,15 +1,18 @@
-"""Arguments checked by what their class declares: a number where a number is declared, and never NaN.
+"""Arguments checked: kinds by what their class declares, a number where a number is and never NaN; devices.
 
 Comparing "x" with 0 raises Python's own TypeError somewhere inside; here the caller is told which argument it was.
 """
 
 import math
+import os
+from collections import abc
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import signature
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from fewstep.errors import ArgumentError
 
@@ -24,20 +27,25 @@ def _whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+Kind = tuple[str, Callable[[Any], bool]]
 # What a field of each type takes, in words and as a test; fields of other types check themselves.
-KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+KINDS: dict[Any, Kind] = {
     float: ("a number", _number),
     int: ("a whole number", _whole),
     bool: ("True or False", lambda value: isinstance(value, bool)),
     str: ("a name", lambda value: isinstance(value, str)),
+    type(None): ("None", lambda value: value is None),
+    abc.Callable: ("a function", callable),
+    abc.Mapping: ("a mapping", lambda value: isinstance(value, abc.Mapping)),
+    abc.Sequence: ("a list", lambda value: isinstance(value, abc.Sequence) and not isinstance(value, (str, bytes))),
 }
 
 
 def checked(made: T) -> T:
     """Have a dataclass refuse arguments of another kind than its fields declare, before it looks at them itself.
 
-    Fields declared float, int, bool or str are checked, and those that may be None beside; a class that is no dataclass
-    is returned as it is, and so is one that is checked already.
+    Fields declared as numbers, names, functions, lists, pairs, mappings or a choice of these are checked; a class that
+    is no dataclass is returned as it is, and so is one that is checked already.
     """
     if not isinstance(made, type) or not is_dataclass(made) or hasattr(vars(made).get("__init__"), "__wrapped__"):
         return made
@@ -49,23 +57,69 @@ def checked(made: T) -> T:
 
     @wraps(plain)
     def init(self: Any, *arguments: Any, **named: Any) -> None:
-        given = declared.bind(self, *arguments, **named).arguments
+        try:
+            given = declared.bind(self, *arguments, **named).arguments
+        except TypeError:
+            given = {}  # too many or too few, of which Python says more below
         for name, (words, fits) in kinds.items():
             if name in given and not fits(given[name]):
                 raise ArgumentError(f"{name} must be {words}, got {given[name]!r}")
         plain(self, *arguments, **named)
 
-    made.__init__ = init  # type: ignore[misc]
+    made.__init__ = init  # type: ignore[misc, method-assign]
     return made
 
 
-def _kind(declared: Any) -> tuple[str, Callable[[Any], bool]] | None:
+def _kind(declared: Any) -> Kind | None:
     """How a field of this type is checked; None for types that check themselves."""
-    options = getattr(declared, "__args__", ())
-    if type(None) in options and len(options) == 2:
-        inner = _kind(options[0] if options[1] is type(None) else options[1])
-        if inner is None:
+    origin, inside = get_origin(declared), get_args(declared)
+    if origin in (Union, UnionType):
+        options = [_kind(option) for option in inside]
+        if any(option is None for option in options):
             return None
-        words, fits = inner
-        return f"{words} or None", lambda value: value is None or fits(value)
-    return KINDS.get(declared)
+        kinds = [option for option in options if option is not None]
+        return " or ".join(words for words, _ in kinds), lambda value: any(fits(value) for _, fits in kinds)
+    if origin is tuple and inside and inside[-1] is not Ellipsis:
+        parts = [_kind(part) for part in inside]
+
+        def fits(value: Any) -> bool:
+            pairs = isinstance(value, (tuple, list)) and len(value) == len(parts)
+            return pairs and all(part is None or part[1](one) for part, one in zip(parts, value, strict=True))
+
+        return f"{len(parts)} of {', '.join(part[0] if part else 'its kind' for part in parts)}", fits
+    return KINDS.get(abc.Sequence if origin is tuple else origin or declared)
+
+
+def checked_list(name: str, value: Any, kind: Any = object) -> None:
+    """Refuse what is no list or tuple of `kind`; text is none.
+
+    Raises:
+        ArgumentError: it is something else, or holds something else.
+    """
+    if not isinstance(value, (list, tuple, range)) or not all(isinstance(one, kind) for one in value):
+        what = f" of {kind.__name__}" if isinstance(kind, type) and kind is not object else ""
+        raise ArgumentError(f"{name} must be a list{what}, got {value!r}")
+
+
+def memory_gib() -> float:
+    """The memory of this machine in GiB; infinite where it does not tell."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def checked_device(device: Any) -> Any:
+    """The torch.device that is named.
+
+    Raises:
+        ArgumentError: it is no device, or this machine does not have it.
+    """
+    import torch
+
+    try:
+        made = torch.device(device)
+        if made.type != "meta":
+            torch.empty(0, device=made)
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        raise ArgumentError(f"device must be one of this machine's, such as 'cpu', got {device!r} ({error})") from error
+    return made

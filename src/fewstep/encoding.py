@@ -63,6 +63,8 @@ def encode(
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise ArgumentError(f"x must be a floating-point tensor (batch, *shape), got {x!r:.80}")
     engine, path = solver_named(solver) if isinstance(solver, str) else solver, denoiser.path
+    if not callable(engine) or not hasattr(engine, "stochastic"):
+        raise ArgumentError(f"solver must be a name or a solver, got {solver!r}")
     if engine.stochastic:
         raise ArgumentError(f"encoding needs a solver without noise, and {solver!r} draws some")
     default = 50 if steps is None and isinstance(grid, str) else steps
@@ -94,9 +96,16 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     Raises:
         ArgumentError: shapes that differ, a zero, or a weight of another shape.
     """
-    if a.shape != b.shape or a.ndim < 2:
-        raise ArgumentError(f"a and b must have one shape (batch, …), got {tuple(a.shape)} and {tuple(b.shape)}")
+    if not all(isinstance(v, Tensor) and v.is_floating_point() for v in (a, b)) or a.shape != b.shape or a.ndim < 2:
+        got = [f"{v.dtype} {tuple(v.shape)}" if isinstance(v, Tensor) else repr(v) for v in (a, b)]
+        raise ArgumentError(f"a and b must be floating-point, of one shape (batch, …), got {got[0]} and {got[1]}")
+    if not all(bool(v.isfinite().all()) for v in (a, b)):
+        raise ArgumentError("a and b must be finite, and one holds NaN or Inf")
+    if not isinstance(weight, (int, float, Tensor)):
+        raise ArgumentError(f"weight must be a number or ({len(a)},), got {weight!r}")
     w = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
+    if not bool(w.isfinite().all()):
+        raise ArgumentError(f"weight must be finite, got {weight!r}")
     if w.ndim and w.shape != (len(a),):
         raise ArgumentError(f"weight must be a number or ({len(a)},), got {tuple(w.shape)}")
     flat = [v.double().flatten(1) for v in (a, b)]

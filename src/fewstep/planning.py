@@ -20,6 +20,8 @@ from fewstep.results import Output
 from fewstep.solvers import Solver, solver_named
 from fewstep.solvers.tuned import auto_plan
 
+# Steps and evaluations beyond it are a slip of the keyboard: the table alone would fill the memory.
+MOST = 100_000
 # What a loop is called with as `sample` is.
 LOOP_OPTIONS = {"start", "cond", "guides", "seed", "first", "dtype", "device"}
 
@@ -63,7 +65,8 @@ def make_plan(
     if isinstance(solver, str):
         solver, grid = named(solver, grid)
     grid = "logsnr" if grid is None else grid
-    if isinstance(solver, str) and isinstance(grid, str) and _comparable(path):
+    plain = isinstance(start, (int, float)) and all(isinstance(v, (int, type(None))) for v in (steps, evaluations))
+    if isinstance(solver, str) and isinstance(grid, str) and plain and _comparable(path):
         known = _known(path, solver, grid, steps, evaluations, start)
         # Its tables are never changed; what is said of where it came from may be.
         own = copy(known)
@@ -117,9 +120,9 @@ def _made(path: Path, solver: Any, grid: Any, steps: int | None, evaluations: in
     if (steps is None) == (evaluations is None):
         raise ArgumentError(f"give one of steps and evaluations, got steps={steps} and evaluations={evaluations}")
     for name, value in (("steps", steps), ("evaluations", evaluations)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
-    if not 0 < start <= 1:
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST):
+            raise ArgumentError(f"{name} must be an integer of at least 1 and at most {MOST}, got {value!r}")
+    if not isinstance(start, (int, float)) or not 0 < start <= 1:
         raise ArgumentError(f"start must lie in (0, 1], got {start!r}")
     if steps is not None:
         return engine(path, make(path, steps, start), source)

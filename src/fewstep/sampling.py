@@ -1,29 +1,22 @@
 """Sampling: `stream` yields an event a step, and `sample` is the same run to its end."""
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from fewstep.captured import captured_run
 from fewstep.denoisers import Denoiser
-from fewstep.denoisers.compiled import compiled
-from fewstep.errors import ArgumentError, NumericalError, unknown
+from fewstep.errors import ArgumentError, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
-from fewstep.noise import BrownianNoise, KeyedNoise, check_key
 from fewstep.plan import Plan
-from fewstep.planning import loop_asked, make_plan
-from fewstep.program import Program, Run
+from fewstep.planning import loop_asked
 from fewstep.results import Event, Output, Stats
+from fewstep.session import prepare
 from fewstep.solvers import Solver
 
-NOISES = {"keyed": KeyedNoise, "brownian": BrownianNoise}
 KEEPS = ("final", "trajectory", "answers")
 
 
@@ -55,164 +48,6 @@ def stream(
         compile=compile,
     )  # fmt: skip
     return session.events()
-
-
-@dataclass(frozen=True)
-class Session:
-    """A run that is ready to begin: everything was checked, nothing was evaluated."""
-
-    program: Program
-    noise: KeyedNoise
-    start: Tensor
-    cond: dict[str, Any]
-    grad: bool | str
-    debug: bool
-
-    def events(self) -> Iterator[Event]:
-        """Take the steps, one event each."""
-        program, steps, stop = self.program, self.program.plan.steps, threading.Event()
-        run = program.start(self.start, self.cond, self.noise)
-        for index in range(steps):
-            with torch.set_grad_enabled(bool(self.grad)):
-                _advance(program, run, index, self.grad)
-            if self.debug:
-                _refuse_bad(run)
-            x = run.registers[0]
-            assert x is not None
-            after = program.rows[index].t_next
-            yield Event(index + 1, steps, after, run.evaluations, x, lambda: program.preview(run), stop)
-            if stop.is_set():
-                break
-        _refuse_bad(run)
-
-    def at_once(self) -> tuple[Tensor, int]:
-        """(samples, evaluations) of the whole run, of which no step is shown."""
-        program = self.program
-        run = program.start(self.start, self.cond, self.noise)
-        with torch.set_grad_enabled(bool(self.grad)):
-            for index in range(program.plan.steps):
-                _advance(program, run, index, self.grad)
-                if self.debug:
-                    _refuse_bad(run)
-        _refuse_bad(run)
-        x = run.registers[0]
-        assert x is not None
-        return x, run.evaluations
-
-    def as_graph(self) -> tuple[Tensor, int]:
-        """(samples, evaluations) of the whole run as one CUDA graph."""
-        if self.grad or self.debug:
-            raise ArgumentError("cuda_graph=True takes neither grad nor debug: the run is recorded whole")
-        if any(self.program.plan.skips):
-            raise ArgumentError(
-                "cuda_graph=True takes no plan that leaves out layers: which, its run reads from the time"
-            )
-        run = captured_run(self.program, self.start, self.cond, self.noise)
-        _refuse_bad(run)
-        return run.registers[0].clone(), run.evaluations
-
-
-def prepare(
-    denoiser: Denoiser, n: int | None, *, solver: str | Solver = "dpm-solver++",
-    grid: str | Grid | Tensor | Sequence[float] | None = None, steps: int | None = None, evaluations: int | None = None,
-    plan: Plan | None = None, guides: Sequence[Guide] = (), cond: Mapping[str, Any] | None = None, seed: int = 0,
-    first: int = 0, start: Tensor | None = None, dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu", noise: str = "keyed", grad: bool | str = False, debug: bool = False,
-    compile: bool = False,
-) -> Session:  # fmt: skip
-    """Check everything and make everything that a run needs; arguments are those of `sample`."""
-    if not isinstance(denoiser, Denoiser):
-        raise ArgumentError(f"denoiser must be a fewstep denoiser (see fewstep.wrap), got {type(denoiser).__name__}")
-    n = _count(n, start, denoiser)
-    dtype, device = (dtype, device) if start is None else (start.dtype, start.device)
-    if noise not in NOISES:
-        raise unknown("noise", noise, NOISES)
-    if grad not in (False, True, "checkpoint"):
-        raise ArgumentError(f"grad must be False, True or 'checkpoint', got {grad!r}")
-    for guide in guides:
-        if not isinstance(guide, Guide):
-            raise ArgumentError(f"guides must be guides such as CFG(2.0), got {guide!r}")
-    if plan is None:
-        if evaluations is not None:
-            evaluations = evaluations // (1 + sum(g.extra() for g in guides))
-        default = 8 if steps is None and evaluations is None and (grid is None or isinstance(grid, str)) else steps
-        plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations, model=denoiser.name)
-    elif steps is not None or evaluations is not None:
-        raise ArgumentError("a plan has its own number of steps; leave steps and evaluations out")
-    check_key(seed, range(first, first + n))
-    program = Program(plan, compiled(denoiser) if compile else denoiser, guides, dtype, device)
-    source = NOISES[noise](seed, range(first, first + n), denoiser.shape, dtype, device)
-    if start is None:
-        start = source.start() * plan.path.sigma(plan.times[0]).to(device, dtype)
-    return Session(program, source, start, _conditions(cond or {}, n, device), grad, debug)
-
-
-def _count(n: int | None, start: Tensor | None, denoiser: Denoiser) -> int:
-    if start is not None:
-        if not start.is_floating_point() or start.shape[1:] != denoiser.shape or len(start) == 0:
-            want = ("batch", *denoiser.shape)
-            raise ArgumentError(f"start must be floating-point of shape {want}, got {start.dtype} {tuple(start.shape)}")
-        if n not in (None, len(start)):
-            raise ArgumentError(f"n={n} contradicts the {len(start)} samples in start")
-        return len(start)
-    n = 1 if n is None else n
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
-    return n
-
-
-def _conditions(cond: Mapping[str, Any], n: int, device: torch.device | str) -> dict[str, Any]:
-    """Conditions as the network takes them: whole numbers and lists of them become one int64 a sample."""
-    ready: dict[str, Any] = {}
-    for key, value in cond.items():
-        if isinstance(value, int) or (isinstance(value, Sequence) and all(isinstance(v, int) for v in value)):
-            value = torch.as_tensor(value)
-        if isinstance(value, Tensor):
-            if value.ndim and len(value) not in (1, n):
-                raise ArgumentError(f"condition {key!r} has {len(value)} rows for {n} samples")
-            value = value.to(device).expand(n, *value.shape[1:])
-        ready[key] = value
-    return ready
-
-
-def _advance(program: Program, run: Run, index: int, grad: bool | str) -> None:
-    if grad != "checkpoint":
-        program.step(run, index)
-        return
-    names = [i for i, r in enumerate(run.registers) if r is not None]
-    before, count, sums = list(run.registers), run.evaluations, len(run.sums)
-
-    def redo(*values: Tensor) -> tuple[Tensor, ...]:
-        run.registers, run.evaluations = list(before), count
-        del run.sums[sums:]
-        for i, value in zip(names, values, strict=True):
-            run.registers[i] = value
-        program.step(run, index)
-        return tuple(r for r in run.registers if r is not None)
-
-    after = checkpoint(redo, *(before[i] for i in names), use_reentrant=False)
-    filled = [i for i, r in enumerate(run.registers) if r is not None]
-    for i, value in zip(filled, after, strict=True):
-        run.registers[i] = value
-
-
-def _refuse_bad(run: Run) -> None:
-    """One look at the sums of all answers so far: the first that is not finite is named."""
-    if not run.sums or run.sums[0].device.type == "meta":
-        return
-    x = run.registers[0]
-    assert x is not None
-    x, sums = x.detach(), torch.stack(run.sums).detach()
-    if bool(sums.isfinite().all() & x.isfinite().all()):
-        return
-    bad = ~sums.isfinite()
-    rows = (~x.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-    hit = f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {len(x)})"
-    if bad.any():
-        which = int(bad.nonzero()[0])
-        raise NumericalError(f"the network's answer number {which + 1} held NaN or Inf; samples not finite: {hit}")
-    if rows:
-        raise NumericalError(f"the samples {hit} are not finite, though every answer of the network was")
 
 
 def sample(
@@ -263,8 +98,10 @@ def sample(
         ArgumentError: a bad argument, before the first evaluation.
         NumericalError: the network answered with NaN or Inf.
     """
-    if keep not in KEEPS:
+    if not isinstance(keep, str) or keep not in KEEPS:
         raise unknown("keep", keep, KEEPS)
+    if not all(isinstance(flag, bool) for flag in (progress, cuda_graph)):
+        raise ArgumentError(f"progress and cuda_graph must be True or False, got {progress!r} and {cuda_graph!r}")
     shows = keep != "final" or progress or callback is not None
     others = {"search": search, "reject": reject, "a loop as solver": loop_asked(options)}
     asked: dict[str, Callable[..., Output] | None] = {k: v for k, v in others.items() if v is not None}

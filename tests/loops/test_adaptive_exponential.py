@@ -12,7 +12,7 @@ from fewstep.guidance import Guide
 from fewstep.loops import loop_named
 from fewstep.loops.adaptive_exponential import AdaptiveExponential
 from fewstep.loops.exponential_pair import REGISTERS, exponential_pair
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 from fewstep.worlds import GaussianMixture
 
 PATHS = [VP(), VE(), Flow(), Cosine()]

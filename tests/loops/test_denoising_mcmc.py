@@ -12,7 +12,7 @@ from fewstep.loops.denoising_mcmc import DenoisingMCMC, _Chain
 from fewstep.loops.noise_levels import ExactLevels, spread_levels, train_levels
 from fewstep.metrics import sliced_w2
 from fewstep.noise import KeyedNoise
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 from fewstep.worlds import GaussianMixture
 
 MEANS = torch.tensor([[-0.6, 0.5], [0.8, -0.1]], dtype=torch.float64)

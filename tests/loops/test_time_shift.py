@@ -10,7 +10,7 @@ from fewstep.errors import ArgumentError
 from fewstep.guidance import Guide
 from fewstep.loops import loop_named
 from fewstep.loops.time_shift import TimeShift, closest_time
-from fewstep.sampling import prepare
+from fewstep.session import prepare
 from fewstep.worlds import Gaussian
 
 SOLVERS = ["ddim", "ddpm", "dpm-solver++", "euler"]

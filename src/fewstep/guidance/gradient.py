@@ -24,7 +24,10 @@ def checked_interval(interval: Interval) -> None:
     Raises:
         ArgumentError: it is not 0 ≤ low < high ≤ 1.
     """
-    if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+    if interval is None:
+        return
+    two = isinstance(interval, (tuple, list)) and len(interval) == 2
+    if not two or not all(isinstance(t, (int, float)) for t in interval) or not 0 <= interval[0] < interval[1] <= 1:
         raise ArgumentError(f"interval must be 0 ≤ low < high ≤ 1 or None, got {interval}")
 
 

@@ -22,7 +22,7 @@ from fewstep.loops.exponential_pair import exponential_pair
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 # A step this short means that the tolerance lies below what the arithmetic or the network can tell.
 SHORTEST = 1e-6

@@ -30,7 +30,7 @@ from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 # Plans of the reverse equation with its full noise, whose drift has the score twice.
 FULL_NOISE = ("ddpm", "sde-dpm-solver++")

@@ -21,7 +21,7 @@ from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
 from fewstep.program import Program, Run
 from fewstep.results import Output, Stats
-from fewstep.sampling import Session, prepare
+from fewstep.session import Session, prepare
 
 # A program numbers a guide's draws 64 a step.
 GUIDE_SLOTS = 64

@@ -31,7 +31,7 @@ from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 from fewstep.solvers import solver_named
 from fewstep.worlds import WorldDenoiser
 

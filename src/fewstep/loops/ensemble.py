@@ -28,7 +28,7 @@ from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.program import Program
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 
 @dataclass(frozen=True)

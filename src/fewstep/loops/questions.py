@@ -8,7 +8,7 @@ from torch import Tensor
 from fewstep.errors import ArgumentError
 from fewstep.plan import Builder, Plan
 from fewstep.program import Program
-from fewstep.sampling import Session
+from fewstep.session import Session
 
 
 class Questions:

@@ -25,7 +25,7 @@ from fewstep.paths import Path
 from fewstep.plan import Builder, Plan, Step
 from fewstep.planning import make_plan
 from fewstep.results import Stats
-from fewstep.sampling import Session
+from fewstep.session import Session
 from fewstep.solvers import solver_named
 
 # No solver looks at more times than these before or after a step.

@@ -32,6 +32,8 @@ def _described(name: str, samples: Tensor, features: Callable[[Tensor], Tensor])
     """The features (n, d) of samples (n, …), asked in batches without gradient."""
     if not isinstance(samples, Tensor) or samples.ndim == 0 or len(samples) < 2:
         raise ArgumentError(f"{name} must be a tensor (n, …) with n at least 2")
+    if not callable(features):
+        raise ArgumentError(f"features must be a function of a batch, got {features!r}")
     with torch.no_grad():
         told = [features(batch) for batch in samples.split(BATCH)]
     for batch, answer in zip(samples.split(BATCH), told, strict=True):

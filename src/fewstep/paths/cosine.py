@@ -10,9 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.paths.base import Path, as_time
 
 
+@checked
 @dataclass(frozen=True)
 class Cosine(Path):
     """The trigonometric path: α = cos(πt/2), σ = sin(πt/2)."""

@@ -9,9 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.paths.base import Path, as_time
 
 
+@checked
 @dataclass(frozen=True)
 class Flow(Path):
     """The straight path from data to noise: α = 1 − t, σ = t."""

@@ -10,10 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.paths.base import Path, as_time
 
 
+@checked
 @dataclass(frozen=True)
 class VE(Path):
     """The variance-exploding path α = 1, σ = σ_max·t.

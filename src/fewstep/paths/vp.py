@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths.base import Path, as_time
 
@@ -31,6 +32,7 @@ def _log_alpha(lam: Tensor | float) -> Tensor:
     return -0.5 * torch.logaddexp(torch.zeros_like(lam), -2 * lam)
 
 
+@checked
 @dataclass(frozen=True)
 class VP(Path):
     """The variance-preserving path with linear β: log α = −¼(β₁ − β₀)t² − ½β₀t.
@@ -63,7 +65,10 @@ class VP(Path):
         if isinstance(betas, str):
             values = _named_betas(betas, 1000 if steps is None else steps)
         else:
-            values = torch.as_tensor(betas, dtype=torch.float64).flatten()
+            try:
+                values = torch.as_tensor(betas, dtype=torch.float64).flatten()
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ArgumentError(f"betas must be a name or a list of rates, got {betas!r}") from error
             if steps is not None and steps != len(values):
                 raise ArgumentError(f"steps={steps} contradicts the {len(values)} betas given; leave steps out")
         return DiscreteVP(tuple(values.tolist()))
@@ -104,6 +109,7 @@ class VP(Path):
         return self.beta(t).sqrt()
 
 
+@checked
 @dataclass(frozen=True)
 class DiscreteVP(Path):
     """The variance-preserving path through N discrete noise levels; made by `VP.from_betas`.
