@@ -13,6 +13,9 @@ setup: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' || { echo "could not reach the package index"; exit 1; }
 # A peer that tests and benchmarks stand beside; only its samplers are used, not what else it asks for.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps k-diffusion || echo "k-diffusion does not install here; its comparisons are skipped"
+# deepinv asks for torchvision, which brings another torch; what we compare with needs neither.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check einops h5py natsort torchmetrics lightning-utilities || echo "deepinv's needs do not install here"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "deepinv>=0.5,<0.6" || echo "deepinv does not install here; its comparisons are skipped"
 	@touch $@
 
 test: setup lint
@@ -31,6 +34,12 @@ bench: setup
 	$(BIN)/python -W ignore benchmarks/guides.py
 	$(BIN)/python -W ignore benchmarks/search.py
 	$(BIN)/python -W ignore benchmarks/posteriors.py
+	$(BIN)/python -W ignore benchmarks/tuned.py
+	$(BIN)/python -W ignore benchmarks/guided_pictures.py
+	$(BIN)/python -W ignore benchmarks/precision.py
+	$(BIN)/python -W ignore benchmarks/fuzz.py
+	$(BIN)/python -W ignore benchmarks/faults.py
+	$(BIN)/python -W ignore benchmarks/throughput.py
 
 docs: setup
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' || { echo "could not reach the package index"; exit 1; }

@@ -1,11 +1,12 @@
-"""Every tuner of the catalogue, untuned plans and the best of the peers, at the same evaluations, in one run.
+"""Every tuner of the catalogue, untuned plans and the best of the peers, at the same evaluations.
 
 On worlds a tuner sees one mixture, and its plan is judged on another of the same family by the median over samples of
 the RMSE to the exact flow; beside it stand the plan that it began with and what it spent.  The peers' best is that of
-all deterministic samplers and spacings of diffusers and k-diffusion.  On trained models the shipped tuned plans are
-measured by the Fréchet distance, in a classifier's features, to many steps of the same model from other noises.
+all deterministic samplers and spacings of diffusers and k-diffusion, found in the same run.  On trained models the
+figure is the median RMSE to the model's own flow (100 steps of Heun), and the Fréchet distance, in a classifier's
+features, to many steps of the same model from other noises; peers that run on a VP path are shown the model in λ.
 
-    python benchmarks/tuned.py [tuner …]
+    python benchmarks/tuned.py [mixtures] [mnist] [cifar10] [tuner …]      # parts not named are left as they are
 """
 
 import platform
@@ -13,55 +14,66 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import ship_tables
 import torch
-from error_per_evaluation import PATH, best, error, k_rows, peer_rows
+from error_per_evaluation import PATH, PEERS, SPACINGS, TWICE, Row, best, error, k_rows, peer, peer_rows
 from rich.console import Console
 from torch import Tensor
 
-from fewstep import load, make_plan, methods, sample
+import fewstep.tuning.problem as problems
+from fewstep import load, make_plan, methods, sample, tune
 from fewstep.denoisers import Denoiser
 from fewstep.errors import FewstepError
 from fewstep.metrics import frechet_distance
 from fewstep.networks.features import load_features
+from fewstep.noise import KeyedNoise
 from fewstep.plan import Plan
 from fewstep.tuning import Problem
 from fewstep.tuning.descent import mixtures
 from fewstep.tuning.tune import tuner_named
 
 COUNTS = (4, 5, 6, 8, 10)
-JUDGED, NOISES = 128, 64
+JUDGED, NOISES = 128, 32
 FAMILIES = ("20 close modes", "20 modes", "20 separated modes", "variances from 100 to 0.03")
-MODELS = ("mnist", "cifar10")
+# Families on which every tuner is run; the others compare what ships.
+TUNED = (0, 2)
+MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
-PICTURES, FINE = 512, 50
+RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-Cell = tuple[float, float, int, float]
+FILE = Path(__file__).parent / "tuned.md"
+console = Console(stderr=True)
 
 
 def ran(denoiser: Denoiser, plan: Plan, start: Tensor, exact: Tensor) -> float:
     return error(sample(denoiser, start=start, plan=plan).x, exact)
 
 
-def tuned(name: str, count: int, seen: Denoiser, judge: tuple[Denoiser, Tensor, Tensor]) -> Cell | None:
-    """(untuned error, tuned error, evaluations spent, seconds), or None where the tuner has no such plan."""
-    problem = Problem(seen, count, samples=NOISES)
+def tuned(
+    name: str, count: int, seen: Denoiser, judge: tuple[Denoiser, Tensor, Tensor]
+) -> tuple[str, float, int, float]:
+    """(what to show, tuned error, evaluations spent, seconds) of one tuning."""
     try:
-        tuner, began = tuner_named(name), time.perf_counter()
-        before, plan = tuner.untuned(problem), tuner(problem)
-        seconds = time.perf_counter() - began
-        if plan.stochastic or plan.evaluations > count:
-            return None
-        return ran(judge[0], before, *judge[1:]), ran(judge[0], plan, *judge[1:]), problem.spent, seconds
+        before = tuner_named(name).untuned(Problem(seen, count, samples=NOISES))
+        began = time.perf_counter()
+        plan = tune(seen, count, method=name, samples=NOISES)
+        seconds, about = time.perf_counter() - began, plan.source["tuned"]
     except FewstepError:
-        return None
+        return "–", float("inf"), 0, 0.0
+    if plan.stochastic or plan.evaluations > count:
+        return "–", float("inf"), 0, 0.0
+    old, new = (ran(judge[0], p, *judge[1:]) for p in (before, plan))
+    kept = "" if about["went"] == 1 else f", {about['went']:.0%} of the way"
+    return f"{old:.2g} → {new:.2g}{kept}", new, about["spent"], seconds
 
 
-def world_table(names: list[str], which: int, console: Console) -> list[str]:
+def world_table(names: list[str], which: int) -> list[str]:
     """The rows of one family of mixtures."""
-    seen, judge = mixtures(PATH, 7, 2)[which][0], mixtures(PATH, 6, JUDGED)[which]
+    seen, judge = mixtures(PATH, 8, 2)[which][0], mixtures(PATH, 6, JUDGED)[which]
     rows = peer_rows(*judge, COUNTS) + k_rows(*judge, COUNTS)
     peers = {count: best(rows, count) for count in COUNTS}
     lines = [
@@ -75,70 +87,141 @@ def world_table(names: list[str], which: int, console: Console) -> list[str]:
     shipped = [ran(judge[0], make_plan(PATH, "auto", evaluations=count), *judge[1:]) for count in COUNTS]
     told = (f"{e:.2g} (÷{peers[c][1] / e:.1f})" for e, c in zip(shipped, COUNTS, strict=True))
     lines.append("| **auto** (shipped) | " + " | ".join(told) + " | 0 | 0 |")
-    for name in names:
+    for name in names if which in TUNED else []:
         console.print(f"{FAMILIES[which]}: {name}")
         cells = [tuned(name, count, seen, judge) for count in COUNTS]
         told = (
-            "–" if cell is None else f"{cell[0]:.2g} → {cell[1]:.2g} (÷{peers[count][1] / cell[1]:.1f})"
-            for cell, count in zip(cells, COUNTS, strict=True)
-        )  # fmt: skip
-        spent, seconds = (sum(cell[k] for cell in cells if cell is not None) for k in (2, 3))
+            text if text == "–" else f"{text} (÷{peers[count][1] / after:.1f})"
+            for (text, after, _, _), count in zip(cells, COUNTS, strict=True)
+        )
+        spent, seconds = (sum(cell[k] for cell in cells) for k in (2, 3))
         lines.append(f"| {name} | {' | '.join(told)} | {spent:,} | {seconds:.0f} |")
-    return [*lines, ""]
+    return lines
 
 
-def model_table(name: str, console: Console) -> list[str]:
+def shown_to_peers(denoiser: Denoiser, labels: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A model as peers ask it: x on PATH and its time."""
+
+    def asked(x: Tensor, time: Tensor | float) -> Tensor:
+        time = torch.as_tensor(time, dtype=torch.float64)
+        t = denoiser.path.t_of_lam(PATH.lam(time))
+        size = float(denoiser.path.alpha(t) / PATH.alpha(time))
+        with torch.no_grad():
+            told = torch.tensor(labels[: len(x)], device=DEVICE)
+            return denoiser((size * x).float().to(DEVICE), t.float().to(DEVICE), label=told).double().cpu()
+
+    return asked
+
+
+def finalists(denoiser: Denoiser, start: Tensor, ends: Tensor) -> dict[int, tuple[str, float]]:
+    """The best peer at each number of evaluations: all on a few noises, the best of those on all."""
+    asked: Denoiser = shown_to_peers(denoiser, [i % 10 for i in range(len(start))])  # type: ignore[assignment]
+    noise = start / denoiser.path.sigma(1.0)
+    first: list[Row] = peer_rows(asked, noise[:RANKED], ends[:RANKED], COUNTS)
+    found = {}
+    for count in COUNTS:
+        names = [n for n, c, _ in sorted(first, key=lambda r: r[2]) if c == count][:FINALISTS]
+        errors = {name: error(run_peer(asked, noise, name, count), ends) for name in names}
+        found[count] = min(errors.items(), key=lambda one: one[1])
+    return found
+
+
+def run_peer(asked: Denoiser, noise: Tensor, label: str, count: int) -> Tensor:
+    """The samples of a diffusers scheduler by its label in `peer_rows`."""
+    name, spacing = label.rsplit(", ", 1)
+    assert spacing in SPACINGS
+    kind, options = PEERS[name]
+    steps = (count + 1) // 2 if kind in TWICE else count
+    return peer(asked, noise, kind, {**options, "timestep_spacing": spacing}, steps)[0]
+
+
+def model_table(name: str) -> list[str]:
     """The rows of one trained model."""
     console.print(name)
-    denoiser, features = load(name, device=DEVICE), load_features(name, device=DEVICE)
+    denoiser, features, n = load(name, device=DEVICE), load_features(name, device=DEVICE), MODELS[name]
+    problem = Problem(denoiser, 10, cond={"label": list(range(10))}, samples=FLOWN)
+    start, ends = problem.pairs(FLOWN, part=0)
+    peers = finalists(denoiser, start, ends)
+    console.print(peers)
+    kinds = {f"{s}, {g}": [make_plan(denoiser.path, s, g, evaluations=c) for c in COUNTS] for s, g in UNTUNED}
+    kinds["**auto** (shipped)"] = [make_plan(denoiser.path, "auto", evaluations=c, model=name) for c in COUNTS]
+    errors = {label: [problem.error(plan, start, ends) for plan in plans] for label, plans in kinds.items()}
+    head = [f"| | {' | '.join(map(str, COUNTS))} |", "|---|" + "---|" * len(COUNTS)]
+    lines = [
+        f"## {name}", "", f"Median RMSE to the model's flow, {FLOWN} noises.", "", *head,
+        "| best peer | " + " | ".join(f"{e:.2g} ({label})" for label, e in peers.values()) + " |",
+    ]  # fmt: skip
+    for label, found in errors.items():
+        ratio = [f" (÷{peers[c][1] / e:.1f})" if "auto" in label else "" for c, e in zip(COUNTS, found, strict=True)]
+        lines.append(f"| {label} | " + " | ".join(f"{e:.2g}{r}" for e, r in zip(found, ratio, strict=True)) + " |")
+    # Fréchet: the best peer of each column, the best untuned plan of each, and what ships.
+    plain = [min((errors[label][i], label) for label in list(errors)[:-1])[1] for i in range(len(COUNTS))]
+    labels = [i % 10 for i in range(n)]
 
-    def pictures(plan: Plan, first: int) -> Tensor:
-        cond = {"label": [i % 10 for i in range(PICTURES)]}
-        return sample(denoiser, PICTURES, plan=plan, cond=cond, first=first, device=DEVICE).x.clamp(-1, 1)
+    def noises(first: int) -> Tensor:
+        return KeyedNoise(1, range(first, first + n), denoiser.shape, torch.float32, "cpu").start()
+
+    def pictures(plan: Plan, first: int = 0) -> Tensor:
+        x = noises(first) * float(denoiser.path.sigma(1.0))
+        return sample(denoiser, start=x.to(DEVICE), plan=plan, cond={"label": labels}).x.clamp(-1, 1)
+
+    def distance(x: Tensor) -> float:
+        return float(frechet_distance(x, reference, features))
 
     fine = make_plan(denoiser.path, "dpm-solver++3m", "logsnr", FINE)
-    reference, floor = pictures(fine, PICTURES), pictures(fine, 0)
-    lines = [
-        f"## {name}", "",
-        f"{FINE} steps from the same noises: {float(frechet_distance(floor, reference, features)):.3f}", "",
-        f"| | {' | '.join(map(str, COUNTS))} |", "|---|" + "---|" * len(COUNTS),
+    reference = pictures(fine, first=n)
+    asked: Denoiser = shown_to_peers(denoiser, labels)  # type: ignore[assignment]
+    theirs = [
+        distance(run_peer(asked, noises(0).double(), peers[c][0], c).float().clamp(-1, 1).to(DEVICE)) for c in COUNTS
+    ]
+    lines += [
+        "", f"Fréchet distance of {n} pictures to {n} of {FINE} steps from other noises; {FINE} steps from the same "
+        f"noises: {distance(pictures(fine)):.3f}.", "", *head,
+        "| best peer by RMSE | " + " | ".join(f"{d:.3f}" for d in theirs) + " |",
     ]  # fmt: skip
-    kinds = [(f"{solver}, {grid}", {"solver": solver, "grid": grid}) for solver, grid in UNTUNED]
-    least = [float("inf")] * len(COUNTS)
-    for label, options in [*kinds, ("**auto** (shipped)", {"solver": "auto", "model": name})]:
-        plans = [make_plan(denoiser.path, evaluations=count, **options) for count in COUNTS]  # type: ignore[arg-type]
-        found = [float(frechet_distance(pictures(plan, 0), reference, features)) for plan in plans]
-        ratios = (
-            [""] * len(COUNTS)
-            if label in dict(kinds)
-            else [f" (÷{a / b:.2f})" for a, b in zip(least, found, strict=True)]
-        )
-        lines.append(f"| {label} | " + " | ".join(f"{f:.3f}{r}" for f, r in zip(found, ratios, strict=True)) + " |")
-        least = [min(pair) for pair in zip(least, found, strict=True)]
-    return [*lines, ""]
+    untuned = [distance(pictures(kinds[label][i])) for i, label in enumerate(plain)]
+    told = (f"{d:.3f} ({p})" for d, p in zip(untuned, plain, strict=True))
+    lines.append(f"| best untuned by RMSE | {' | '.join(told)} |")
+    mine = [distance(pictures(plan)) for plan in kinds["**auto** (shipped)"]]
+    told = (f"{d:.3f} (÷{t / d:.2f})" for d, t in zip(mine, theirs, strict=True))
+    return [*lines, f"| **auto** (shipped) | {' | '.join(told)} |"]
+
+
+def written(sections: dict[str, list[str]]) -> None:
+    """Write the file with some sections new and the others as they were; part by part, so that a kill loses little."""
+    old = FILE.read_text(encoding="utf8").split("\n## ")[1:] if FILE.is_file() else []
+    known = {text.split("\n", 1)[0]: ("## " + text).strip().split("\n") for text in old}
+    known.update(sections)
+    head = [
+        "# Tuned plans", "",
+        f"Worlds: median over {JUDGED} samples of the RMSE to the exact flow, in 64 dimensions, on a mixture that no "
+        f"tuning saw. Tuners saw another mixture of the family, {NOISES} noises of it: untuned → tuned, how far it "
+        "paid to go, and in brackets how many times smaller than the best peer's. Cost: of all columns together. "
+        "Models: auto in brackets against the best peer, found on the model itself.",
+    ]  # fmt: skip
+    order = [name for name in (*FAMILIES, *MODELS) if name in known]
+    text = "\n\n".join(["\n".join(head), *("\n".join(known[name]) for name in order)])
+    FILE.write_text(text + "\n", encoding="utf8")
 
 
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1 if DEVICE == "cuda" else torch.get_num_threads())
-    console = Console(stderr=True)
-    names = arguments or [m.name for m in methods() if m.family == "tuning"]
+    torch.set_num_threads(1)
+    problems.reference_ends = ship_tables.remembered
+    everything = [m.name for m in methods() if m.family == "tuning"]
+    parts = [a for a in arguments if a in ("mixtures", *MODELS)] or ["mixtures", *MODELS]
+    names = [a for a in arguments if a in everything] or everything
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    lines = [
-        "# Tuned plans", "",
-        f"{date.today()}, commit {commit}, {platform.machine()} CPU, {DEVICE} for trained models, torch "
-        f"{torch.__version__}. Worlds: median over {JUDGED} samples of the RMSE to the exact flow, in 64 dimensions, "
-        "on a mixture that no tuning saw; untuned → tuned, in brackets how many times smaller than the best peer's. "
-        f"Cost: of all columns together. Models: Fréchet distance of {PICTURES} pictures; auto in brackets against the "
-        "best untuned.", "",
-    ]  # fmt: skip
-    parts = [lambda which=which: world_table(names, which, console) for which in range(len(FAMILIES))]
-    parts += [lambda name=name: model_table(name, console) for name in MODELS]
+    stamp = f"{date.today()}, after commit {commit}, {platform.machine()} CPU, one thread, torch {torch.__version__}"
     for part in parts:
-        lines += part()
-        text = "\n".join(lines)  # written world by world, so that an interrupted run keeps what it measured
-        (Path(__file__).parent / "tuned.md").write_text(text + "\n", encoding="utf8")
-    print(text)
+        made: list[tuple[str, Callable[[], list[str]]]] = [(part, lambda part=part: model_table(part))]
+        if part == "mixtures":
+            made = [(f, lambda w=w: world_table(names, w)) for w, f in enumerate(FAMILIES)]
+        for title, make in made:
+            began = time.perf_counter()
+            lines = make()
+            written({title: [*lines, "", f"{stamp}; {time.perf_counter() - began:.0f} s."]})
+    print(FILE.read_text(encoding="utf8"))
 
 
 if __name__ == "__main__":

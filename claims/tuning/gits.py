@@ -3,30 +3,24 @@
 import torch
 
 from claims import Measured, claim
-from claims.tuning.worlds import mixture_errors, world
-from fewstep import VE, load, sample, tune
+from claims.tuning.worlds import told_gains, tuned_errors, world
+from fewstep import VE, load, sample
 from fewstep.tuning.gits import Gits, deviation
 from fewstep.tuning.problem import Problem
 
 PAPER = "On the Trajectory Regularity of ODE-based Diffusion Sampling"
 
 
-def _compared(solver: str, which: int) -> list[tuple[int, float, float]]:
-    denoiser, start, ends = world(VE(), which)
-    rows = []
-    for n in (5, 6, 8, 10):
-        tuned = Problem(denoiser, n).error(tune(denoiser, n, method=Gits(solver)), start, ends)
-        rows.append((n, mixture_errors(VE(), solver, "karras", n, which), tuned))
-    return rows
-
-
-def _told(solver: str) -> tuple[str, list[bool]]:
-    told, wins = [], []
+def _told(solver: str) -> tuple[str, list[bool], int]:
+    """The figure, where what was found is better, and how often what `tune` makes of it is no worse."""
+    told, wins, fine = [], [], 0
     for which, name in ((1, "overlapping modes"), (2, "separated modes"), (3, "scales like pictures")):
-        rows = _compared(solver, which)
-        told.append(f"{name} " + ", ".join(f"{n}: {a:.3f} → {b:.3f}" for n, a, b in rows))
-        wins += [b < a for _, a, b in rows]
-    return f"median RMSE to the exact flow, VE, 64 dimensions, {solver}, Karras → tuned: {'; '.join(told)}", wins
+        denoiser, start, ends = world(VE(), which)
+        rows = [(n, *tuned_errors(Gits(solver), Problem(denoiser, n), start, ends, n)) for n in (5, 6, 8, 10)]
+        told.append(f"{name} {told_gains(rows)}")
+        wins += [found < before for _, before, found, _ in rows]
+        fine += sum(last <= before for _, before, _, last in rows)
+    return f"median RMSE to the exact flow, VE, 64 dimensions, {solver}, Karras → tuned: {'; '.join(told)}", wins, fine
 
 
 @claim(
@@ -36,7 +30,7 @@ def _told(solver: str) -> tuple[str, list[bool]]:
     figure="CIFAR-10, FID of DDIM at 5, 6, 8, 10: 49.66, 35.62, 22.32, 15.69 → 28.05, 21.04, 13.30, 10.37",
 )
 def gits_helps_ddim() -> Measured:
-    figure, wins = _told("ddim")
+    figure, wins, _ = _told("ddim")
     why = "" if all(wins) else "On separated modes at 6 Karras' grid happens to fall well."
     return Measured(figure, sum(wins) >= 10, why)
 
@@ -48,10 +42,11 @@ def gits_helps_ddim() -> Measured:
     figure="CIFAR-10, FID of iPNDM at 5, 6, 8, 10: 13.59, 7.05, 3.69, 2.77 → 8.38, 4.88, 3.24, 2.49",
 )
 def gits_helps_ipndm() -> Measured:
-    figure, wins = _told("ipndm")
+    figure, wins, fine = _told("ipndm")
     why = (
         "The costs are those of Euler's jumps, and γ = 1.15 moves nodes to low noise: where scales span 100 to 0.03, "
-        "iPNDM on Karras' grid is better."
+        "iPNDM on Karras' grid is better. Gone from that grid to the found one only as far as it pays on other "
+        f"noises, as `tune` does, it is no worse at {fine} of {len(wins)}."
     )
     return Measured(figure, all(wins), "" if all(wins) else why)
 

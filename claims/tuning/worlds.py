@@ -1,5 +1,6 @@
 """The mixtures that claims of tuners are measured on; no tuning of ours saw them."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -8,7 +9,8 @@ from torch import Tensor
 from fewstep import make_plan
 from fewstep.paths import Path
 from fewstep.tuning.descent import mixtures
-from fewstep.tuning.problem import Problem
+from fewstep.tuning.problem import Problem, Tuner
+from fewstep.tuning.settling import settled
 
 
 @cache
@@ -21,3 +23,19 @@ def mixture_errors(path: Path, solver: str, grid: str, steps: int, which: int, s
     """The error of a solver on a grid, as `tune` measures it: RMSE to the flow, sliced W2 of plans with noise."""
     denoiser, start, ends = world(path, which, samples)
     return Problem(denoiser, steps).error(make_plan(path, solver, grid, steps), start, ends)
+
+
+def tuned_errors(
+    tuner: Tuner, problem: Problem, start: Tensor, ends: Tensor, evaluations: int
+) -> tuple[float, float, float]:
+    """The errors of a tuner's start, of what it found, and of what `tune` makes of both (`settling`)."""
+    problem = replace(problem, evaluations=evaluations, state={}, history=[], spent=0)
+    before, found = tuner.untuned(problem), tuner(problem)
+    plans = before, found, settled(problem, before, found)[0]
+    first, second, third = (problem.error(plan, start, ends) for plan in plans)
+    return first, second, third
+
+
+def told_gains(rows: list[tuple[int, float, float, float]]) -> str:
+    """Errors before, as found and as settled, at some numbers of evaluations."""
+    return ", ".join(f"{n}: {a:.3f} → {b:.3f} (settled {c:.3f})" for n, a, b, c in rows)

@@ -98,7 +98,7 @@ def prepare(
     _check(dtype, noise, grad, debug, guides, cond)
     device = checked_device(device)
     if plan is None:
-        if evaluations is not None:
+        if isinstance(evaluations, int):
             evaluations = evaluations // (1 + sum(g.extra() for g in guides))
         default = 8 if steps is None and evaluations is None and (grid is None or isinstance(grid, str)) else steps
         plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations, model=denoiser.name)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -23,6 +24,11 @@ def test_the_schema_is_one():
 @pytest.mark.parametrize("solver", [m.name for m in methods() if m.family == "solvers"])
 def test_plans_fit_it(solver):
     assert VALID.is_valid(json.loads(dumps(make_plan(VP(), solver, "logsnr", 4))))
+
+
+def test_plans_that_leave_out_layers_fit_it():
+    plan = replace(make_plan(VP(), "ddim", "logsnr", 2), skips=((), ("a.0", "b")))
+    assert VALID.is_valid(json.loads(dumps(plan)))
 
 
 def test_plans_with_a_time_a_place_fit_it():

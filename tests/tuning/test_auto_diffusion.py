@@ -2,6 +2,7 @@
 
 import random
 import threading
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -9,13 +10,14 @@ import torch
 
 import fewstep
 from fewstep import VP, make_plan, sample, tune
-from fewstep.errors import ArgumentError
+from fewstep.denoisers.skipped_layers import layers_of, left_out, share_left_out, skipping
+from fewstep.errors import ArgumentError, PlanError
 from fewstep.metrics import frechet_distance
 from fewstep.networks import build
+from fewstep.plan import Plan
 from fewstep.tuning.auto_diffusion import AutoDiffusion, Species, generation
 from fewstep.tuning.descent import mixtures
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.skipped_layers import layers_of, left_out, share_left_out, skipping
 
 
 @cache
@@ -117,30 +119,36 @@ def test_contexts_nest_leave_no_trace_and_other_threads_are_untouched():
     assert not any("forward" in layer.__dict__ for layer in layers.values())
 
 
-def test_a_plan_leaves_out_its_layers_at_its_times():
+def test_sampling_a_plan_leaves_out_its_layers_at_its_times(tmp_path):
     denoiser = model("unet")
-    plan = make_plan(VP(), "ddim", "uniform", 3)
-    assert skipping(denoiser, plan) is denoiser
+    whole = make_plan(VP(), "ddim", "uniform", 3)
+    assert skipping(denoiser, whole.ask_times, whole.skips) is denoiser
     names = list(layers_of(denoiser))
-    plan.source["skips"] = [[], names[:2], names[3:4]]
+    plan = replace(whole, skips=((), tuple(names[:2]), tuple(names[3:4])))
+    assert plan != whole
     start = torch.randn(2, 1, 8, 8)
     x = start
-    for i, left in enumerate(plan.source["skips"]):
+    for i, left in enumerate(plan.skips):
         with left_out(layers_of(denoiser), left):
             x = sample(denoiser, start=x, plan=make_plan(VP(), "ddim", plan.times[i : i + 2])).x
-    assert torch.allclose(sample(skipping(denoiser, plan), start=start, plan=plan).x, x, atol=1e-6)
-    assert share_left_out(denoiser, plan.source["skips"]) == pytest.approx(3 / 33)
-    for skips, message in (([["nothing"], [], []], "has no layers"), ([names], "asks 3 times")):
-        plan.source["skips"] = skips
-        with pytest.raises(ArgumentError, match=message):
-            skipping(denoiser, plan)
+    assert torch.allclose(sample(denoiser, start=start, plan=plan).x, x, atol=1e-6)
+    assert not torch.allclose(sample(denoiser, start=start, plan=whole).x, x, atol=1e-3)
+    assert share_left_out(denoiser, plan.skips) == pytest.approx(3 / 33)
+    plan.save(str(tmp_path / "p.json"))
+    again = Plan.load(str(tmp_path / "p.json"))
+    assert (again, again.skips) == (plan, plan.skips)
+    assert f"layers left out: answer 1: {names[0]}, {names[1]}; answer 2: {names[3]}" in str(again)
+    with pytest.raises(ArgumentError, match="has no layers"):
+        sample(denoiser, start=start, plan=replace(whole, skips=(("nothing",), (), ())))
+    with pytest.raises(PlanError, match="asks 3 times and leaves out layers at 1"):
+        replace(whole, skips=(("nothing",),))
     with pytest.raises(ArgumentError, match="leaving out layers needs"):
         layers_of(world(VP()))
 
 
 def test_evolution_gains_on_noises_and_data_not_seen():
     denoiser = world(VP())
-    plan = tune(denoiser, 4, method=AutoDiffusion(population=15, generations=4, samples=96), samples=32)
+    plan = tune(denoiser, 4, method=AutoDiffusion(population=15, generations=4, samples=96), samples=32, settle=False)
     about = plan.source["tuned"]
     start, data = torch.randn(768, 64, dtype=torch.float64), denoiser.world.sample(768, 99)
     problem = Problem(denoiser, 4)
@@ -160,7 +168,7 @@ def test_layers_are_left_out_in_the_end_and_a_kill_changes_nothing(tmp_path):
     tuner = AutoDiffusion(population=5, generations=4, samples=8, skip=0.3)
     options = {"method": tuner, "samples": 8, "data": data, "cond": {"label": [0, 1]}}
     whole = tune(denoiser, 4, **options)
-    assert sum(map(len, whole.source["skips"])) == round(0.3 * 12)
+    assert sum(map(len, whole.skips)) == round(0.3 * 12)
 
     def die(line):
         if line.startswith("generation 3"):
@@ -170,7 +178,7 @@ def test_layers_are_left_out_in_the_end_and_a_kill_changes_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tune(denoiser, 4, checkpoint=file, tell=die, **options)
     again = tune(denoiser, 4, checkpoint=file, **options)
-    assert (again, again.source["skips"]) == (whole, whole.source["skips"])
+    assert again == whole
     assert again.source["tuned"]["spent"] == whole.source["tuned"]["spent"]
     little = tune(denoiser, 4, budget=200, **options).source["tuned"]
     assert 100 < little["spent"] <= 200

@@ -1,6 +1,7 @@
 """Free multistep plans are the known ones at known weights, tuners gain on what they never saw, tables travel."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -39,22 +40,80 @@ def test_weights_that_reach_before_the_first_answer_do_nothing():
         free_multistep(VP(), times, weights[:3])
 
 
-def test_the_error_has_the_gradient_of_nodes_and_weights():
-    parameters = Parameters.like_two_m(VP(), 4)
+def free_plan(path, seed=0):
+    """Any numbers of a free plan of four steps."""
+    generator = torch.Generator().manual_seed(seed)
+    weights, scales = (torch.rand(*s, dtype=torch.float64, generator=generator) for s in ((4, 3), (3, 2)))
+    times = make_plan(path, "ddim", "logsnr", 4).times
+    return times, weights, 0.8 + 0.4 * scales, path.t_of_lam(torch.tensor(-2.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.kind)
+def test_scales_and_the_first_told_time_are_the_printed_ones(path):
+    """x′ = a·(σ′/σ)·x + (α′ − α·σ′/σ)·Σ w_j m_j with Σ w_j = b, and a = b = 1 in the last step."""
+    times, weights, scales, told = free_plan(path)
+    plan = free_multistep(path, times, weights, scales=scales, told=told)
+    x = path.sigma(1.0) * torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    denoiser = fewstep.wrap(lambda x, t: torch.sin(x) + t.reshape(-1, 1), path, "x0", shape=(5,))
+    want, answers = x, []
+    for i in range(4):
+        answers.insert(0, denoiser(want, told if i == 0 else times[i]))
+        a, b = (1.0, 1.0) if i == 3 else scales[i]
+        keep = path.sigma(times[i + 1]) / path.sigma(times[i])
+        ahead = (b - weights[i, :i].sum()) * answers[0] + sum(weights[i, j] * answers[j + 1] for j in range(i))
+        want = a * keep * want + (path.alpha(times[i + 1]) - path.alpha(times[i]) * keep) * ahead
+    assert torch.allclose(sample(denoiser, start=x, plan=plan).x, want, rtol=1e-9, atol=1e-9)
+    point = fewstep.wrap(lambda x, t: torch.full_like(x, 0.7), path, "x0", shape=(5,))
+    assert torch.allclose(sample(point, start=x, plan=plan).x, torch.full_like(x, 0.7), atol=1e-9)
+
+
+@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.kind)
+def test_a_table_is_the_plan(path):
+    times, weights, scales, told = free_plan(path)
+    plan = free_multistep(path, times, weights, scales=scales, told=told)
+    table = table_of(plan)
+    again = table.plan(path)
+    assert torch.allclose(torch.tensor(table.scales, dtype=torch.float64), scales)
+    assert all(torch.allclose(getattr(plan, k).value, getattr(again, k).value, atol=1e-9) for k in "MB")
+    assert torch.allclose(again.ask_times, plan.ask_times)
+    landing = table_of(free_multistep(path, times, weights))
+    assert (landing.scales, landing.told, landing.plan(path).deviates) == ((), None, "")
+
+
+def test_a_table_travels_to_another_path_that_begins_at_the_same_level():
+    """In x/√(α² + σ²) at equal λ the flow is the same on every path."""
+    vp, ve = VP(), VE(sigma_max=float(torch.exp(-VP().lam(1.0))))
+    times, weights, scales, told = free_plan(vp)
+    with_told = table_of(free_multistep(vp, times, weights, scales=scales, told=told))
+    # Told another level than its own, the network expects a state of another size on VE.
+    assert (with_told.suits(vp, 0.1), with_told.suits(VP.from_betas("linear"), 0.1)) == (True, True)
+    assert not with_told.suits(ve, 0.1)
+    table = table_of(free_multistep(vp, times, weights, scales=scales))
+    assert table.suits(ve, 0.1)
+    world = fewstep.worlds.Gaussian(torch.zeros(3, dtype=torch.float64), torch.tensor([0.1, 0.5, 2.0]).double())
+    noise = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    ends = [
+        sample(world.denoiser(path), start=float(path.sigma(1.0)) * noise, plan=table.plan(path)).x for path in (vp, ve)
+    ]
+    assert torch.allclose(*ends, rtol=1e-6, atol=1e-6)
+
+
+def test_the_error_has_the_gradient_of_all_that_is_free():
+    parameters = Parameters.like_two_m(VP(), 4).freed()
     c = torch.tensor([0.01, 0.2, 1.0], dtype=torch.float64)
 
-    def w2(gaps, weights):
-        parameters.gaps, parameters.weights = gaps, weights
+    def w2(gaps, weights, scales, below):
+        parameters.gaps, parameters.weights, parameters.scales, parameters.below = gaps, weights, scales, below
         return gaussian_w2(parameters.plan(), c)
 
-    gaps, weights = (v.detach().clone().requires_grad_() for v in (parameters.gaps, parameters.weights))
-    assert torch.autograd.gradcheck(w2, (gaps, weights), atol=1e-5)
+    free = [v.detach().clone().requires_grad_() for v in parameters.free]
+    assert torch.autograd.gradcheck(w2, free, atol=1e-5)
 
 
 def test_spectral_tuning_gains_what_it_promises():
     spectrum = torch.logspace(-3, 0, 20, dtype=torch.float64)
     denoiser = fewstep.worlds.Gaussian(torch.zeros(20, dtype=torch.float64), spectrum).denoiser(VP())
-    plan = tune(denoiser, 5, method=Spectral(rounds=120), data=spectrum)
+    plan = tune(denoiser, 5, method=Spectral(rounds=40), data=spectrum, settle=False)
     about = plan.source["tuned"]
     assert about["after"] < about["before"] / 5
     assert about["spent"] == 0
@@ -65,7 +124,7 @@ def test_spectral_tuning_gains_what_it_promises():
 
 def test_tuning_on_worlds_gains_on_others():
     denoiser = mixtures(VP(), 8, 2)[1][0]
-    plan = tune(denoiser, 5, method=Worlds(rounds=40, samples=16), samples=16)
+    plan = tune(denoiser, 5, method=Worlds(rounds=24, samples=16), samples=16)
     assert plan.source["tuned"]["after"] < plan.source["tuned"]["before"] / 3
     assert "before (dpm-solver++, logsnr)" in str(tune.report(plan))
     assert tune.report(plan)._repr_png_().startswith(b"\x89PNG")
@@ -75,17 +134,19 @@ def test_tuning_on_worlds_gains_on_others():
 
 def test_trajectory_tuning_counts_what_it_spends_and_keeps_its_budget():
     denoiser = fewstep.wrap(lambda x, t: 0.5 * torch.tanh(2 * x), VP(), "x0", shape=(6,))
-    plan = tune(denoiser, 4, method=Trajectory(rounds=200, batch=8), samples=16, budget=16 * 200 + 8 * 4 * 10)
+    plan = tune(denoiser, 4, method=Trajectory(rounds=200), samples=8, budget=8 * 199 + 8 * 4 * 12)
     about = plan.source["tuned"]
-    assert about["spent"] == 16 * 199 + 8 * 4 * 11 or about["spent"] == 16 * 200 + 8 * 4 * 10 or about["spent"] < 4000
+    assert about["spent"] == 8 * 199 + 8 * 4 * 12
+    assert about["settled"] == "not measured: the budget did not allow it"
+    assert about["after"] < about["before"]
     assert plan.evaluations == 4
-    with pytest.raises(ArgumentError, match="samples must be at least 16"):
-        tune(denoiser, 4, method="trajectory", samples=4)
+    with pytest.raises(ArgumentError, match="budget=1600 is too small: this method needs at least 1624"):
+        tune(denoiser, 4, method="trajectory", samples=8, budget=1600)
 
 
 def test_a_loss_that_is_not_finite_is_refused():
     with pytest.raises(NumericalError, match="not finite"):
-        Parameters.like_two_m(VP(), 3).descend(lambda plan: plan.times.sum() * math.nan, 3, 0.1)
+        Parameters.like_two_m(VP(), 3).descend(lambda plan: plan.times.sum() * math.nan, 3)
 
 
 @pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.kind)
@@ -137,3 +198,13 @@ def test_bad_arguments_are_refused():
         tune.report(make_plan(VP(), steps=3))
     with pytest.raises(ArgumentError, match="only a plan of free_multistep"):
         table_of(make_plan(VP(), "heun", steps=3))
+
+
+def test_spectral_tuning_of_ten_steps_takes_seconds():
+    """In time of one core, which other work on the machine does not change; two cores are no slower."""
+    spectrum = torch.logspace(-3, 0, 30, dtype=torch.float64)
+    problem = Problem(fewstep.worlds.Gaussian(0 * spectrum, spectrum).denoiser(VP()), 10, data=spectrum)
+    began = time.process_time()
+    plan = Spectral()(problem)
+    assert time.process_time() - began < 10 * torch.get_num_threads()
+    assert float(gaussian_w2(plan, spectrum)) < 1e-3 * problem.history[0][1]

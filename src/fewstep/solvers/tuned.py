@@ -1,7 +1,7 @@
 """The tuned tables that ship, and the choice among them: `solver="auto"`.
 
-A table is nodes in λ and multistep weights, so it serves every path whose noisy end has nearly the λ that it was tuned
-for.
+A table is nodes in λ, multistep weights and scales, so it serves every path whose noisy end has nearly the λ that it
+was tuned for.
 """
 
 import json
@@ -39,6 +39,8 @@ def read_tables(path: str | FilePath) -> tuple[Table, ...]:
             Table(
                 -math.inf if row["first"] is None else float(row["first"]), tuple(map(float, row["nodes"])),
                 tuple(tuple(map(float, one)) for one in row["weights"]), dict(row["about"]),
+                tuple(tuple(map(float, one)) for one in row.get("scales", ())),
+                None if row.get("told") is None else float(row["told"]), float(row.get("stretch", 1.0)),
             )
             for row in rows
         )  # fmt: skip
@@ -49,24 +51,26 @@ def read_tables(path: str | FilePath) -> tuple[Table, ...]:
 def write_tables(path: str | FilePath, tables: Iterable[Table]) -> None:
     """Write tables to a JSON file, fewest evaluations first."""
     rows: list[dict[str, Any]] = [
-        {"about": t.about, "first": None if math.isinf(t.first) else t.first, "nodes": t.nodes, "weights": t.weights}
+        {
+            "about": t.about, "first": None if math.isinf(t.first) else t.first, "nodes": t.nodes,
+            "weights": t.weights, "scales": t.scales, "told": t.told, "stretch": t.stretch,
+        }
         for t in sorted(tables, key=lambda t: (len(t.weights), str(t.about)))
-    ]
+    ]  # fmt: skip
     text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
     FilePath(path).write_text(text, encoding="utf8")
+
+
+def near_tables(path: Path) -> list[Table]:
+    """The shipped tables, of worlds and of all models, that were tuned for nearly the path's noisy end."""
+    return [t for t in shipped_tables() if t.suits(path, REACH)]
 
 
 def nearest_table(path: Path, evaluations: int, model: str = "") -> Table | None:
     """The shipped table for a path with the most steps that fit, one of the model itself before one of worlds."""
     first = float(path.lam(1.0))
-
-    def near(table: Table) -> bool:
-        same = math.isinf(first) and math.isinf(table.first)
-        return same or abs(first - table.first) < REACH
-
     fit = [
-        t for t in shipped_tables()
-        if near(t) and len(t.weights) <= evaluations and t.about.get("model", "") in ("", model)
+        t for t in near_tables(path) if len(t.weights) <= evaluations and t.about.get("model", "") in ("", model)
     ]  # fmt: skip
 
     def suits(table: Table) -> tuple[int, bool, float]:

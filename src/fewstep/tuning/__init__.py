@@ -2,5 +2,6 @@
 
 from fewstep.tuning.problem import Problem, Tuner
 from fewstep.tuning.tune import tune
+from fewstep.tuning.tune_each import tune_each
 
-__all__ = ["Problem", "Tuner", "tune"]
+__all__ = ["Problem", "Tuner", "tune", "tune_each"]

@@ -14,13 +14,14 @@ and more of them every generation, up to the share that is wanted.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.catalog import method
+from fewstep.denoisers.skipped_layers import layers_of
 from fewstep.errors import ArgumentError
 from fewstep.metrics import frechet_distance
 from fewstep.paths import DiscreteVP, Path
@@ -28,7 +29,6 @@ from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.tuning.levels import intervals
 from fewstep.tuning.problem import Problem, Tuner
-from fewstep.tuning.skipped_layers import layers_of
 from fewstep.worlds import WorldDenoiser
 
 Candidate = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
@@ -151,7 +151,7 @@ class AutoDiffusion(Tuner):
         rate: the probability that a mutation replaces an entry, in (0, 1].
         samples: that a fitness is measured on; 1,000 to 5,000 as published for pictures.
         skip: the share of all layers of all steps that is left out in the end, in [0, 1); 0.1 as published, in the
-            second half of the generations.  Such a plan runs with `skipped_layers.skipping(denoiser, plan)`.
+            second half of the generations.
         features: what the distance is measured in, a batch to (batch, d); the samples themselves unless given.
 
     Raises:
@@ -219,9 +219,9 @@ class AutoDiffusion(Tuner):
     def _plan(self, path: Path, species: Species, one: Candidate, names: list[str]) -> Plan:
         times = torch.tensor([*one[0], -1], dtype=torch.float64) + 1
         plan = make_plan(path, self.solver, times / species.count)
-        if any(one[1]):
-            plan.source["skips"] = [[names[layer] for layer in layers] for layers in one[1]]
-        return plan
+        if not any(one[1]):
+            return plan
+        return replace(plan, skips=tuple(tuple(names[layer] for layer in layers) for layers in one[1]))
 
     def untuned(self, problem: Problem) -> Plan:
         """The same solver on the uniform grid, with all layers."""

@@ -1,10 +1,12 @@
-"""Gradient descent on the nodes and weights of a multistep plan: the three methods of ours.
+"""Descent on all that a multistep plan has to choose: the three methods of ours.
 
-A plan with free nodes λ_i and free weights on earlier answers (`free_multistep`) is differentiable from end to end, so
-its error can be descended: on Gaussian data in closed form (*spectral*: no network, no sampling), on random mixtures
-whose flow is exact (*worlds*: no network), or on the model's own trajectories (*trajectory*: through the network).
+A plan with free nodes λ_i, weights on earlier answers and scales of states (`free_multistep`) is differentiable from
+end to end, so its error can be descended: on Gaussian data in closed form (*spectral*: no network, no sampling), on
+random mixtures whose flow is exact (*worlds*: no network), or on the model's own trajectories (*trajectory*: through
+the network).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,27 +20,39 @@ from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.solvers.free_multistep import Table, free_multistep
-from fewstep.tuning.adam import descend
-from fewstep.tuning.pairs import Pairs
+from fewstep.solvers.tuned import near_tables
 from fewstep.tuning.problem import Problem, Tuner
+from fewstep.tuning.quasi_newton import minimise
 from fewstep.worlds import GaussianMixture
 
 DEPTH = 4
+# The noisiest λ that a descent begins to tell the network, where the path begins at −∞.
+LEAST = -6.0
+# How far within the path it begins: at its very end there is no slope.
+INSIDE = 0.05
 
 
 class Parameters:
-    """Nodes and weights as free numbers: λ₁ and the logarithms of the gaps after it, and the weights.
+    """What a free multistep plan has to choose, as free numbers.
 
     Args:
         path: where the plan runs.
-        nodes: λ between the ends, rising, (steps − 1,).
+        nodes: λ between the ends, rising, (steps − 1,); λ₁ and the logarithms of the gaps after it are what is free.
         weights: (steps, depth − 1).
+        scales: (steps − 1, 2), see `free_multistep`; None where every state lands on the path.
+        told: the λ that the network is told first, less than λ₁; only with scales.
     """
 
-    def __init__(self, path: Path, nodes: Tensor, weights: Tensor) -> None:
+    def __init__(
+        self, path: Path, nodes: Tensor, weights: Tensor, scales: Tensor | None = None, told: float | None = None
+    ) -> None:
         self.path = path
         self.gaps = torch.cat([nodes[:1], nodes.diff().log()]).clone().requires_grad_()
         self.weights = weights.clone().requires_grad_()
+        self.scales = None if scales is None else scales.clone().requires_grad_()
+        # How far the first told λ lies below λ₁, as its logarithm.
+        below = float(nodes[0]) - (max(float(path.lam(1.0)), LEAST) + INSIDE if told is None else told)
+        self.below = torch.tensor([math.log(max(below, 1e-3))], dtype=torch.float64).requires_grad_()
 
     @staticmethod
     def like_two_m(path: Path, steps: int, depth: int = DEPTH) -> "Parameters":
@@ -54,8 +68,25 @@ class Parameters:
     @staticmethod
     def of(table: Table, path: Path) -> "Parameters":
         """Those of a table that was tuned before."""
-        double = torch.float64
-        return Parameters(path, torch.tensor(table.nodes, dtype=double), torch.tensor(table.weights, dtype=double))
+        nodes, weights = (torch.tensor(values, dtype=torch.float64) for values in (table.nodes, table.weights))
+        scales = torch.tensor(table.scales, dtype=torch.float64) if table.scales else None
+        return Parameters(path, nodes, weights, scales, table.told)
+
+    def freed(self) -> "Parameters":
+        """The same plan, with all answers in reach of every step and states that may leave the path."""
+        steps = len(self.weights)
+        weights = torch.zeros(steps, steps - 1, dtype=torch.float64)
+        weights[:, : self.weights.shape[1]] = self.weights.detach()[:, : steps - 1]
+        scales = torch.ones(steps - 1, 2, dtype=torch.float64) if self.scales is None else self.scales.detach()
+        made = Parameters(self.path, self.nodes.detach(), weights, scales)
+        if self.scales is not None:
+            made.below = self.below.detach().clone().requires_grad_()
+        return made
+
+    @property
+    def free(self) -> list[Tensor]:
+        """The free numbers."""
+        return [self.gaps, self.weights] if self.scales is None else [self.gaps, self.weights, self.scales, self.below]
 
     @property
     def nodes(self) -> Tensor:
@@ -66,22 +97,17 @@ class Parameters:
         """The plan; with gradients where they are on."""
         one = torch.ones(1, dtype=torch.float64)
         times = torch.cat([one, self.path.t_of_lam(self.nodes), 0 * one])
-        return free_multistep(self.path, times, self.weights)
+        told = None if self.scales is None else self.path.t_of_lam(self.gaps[:1] - self.below.exp()).clamp(max=1.0)
+        return free_multistep(self.path, times, self.weights, scales=self.scales, told=told)
 
     def found(self) -> Plan:
         """The plan as it stands, without gradients."""
         with torch.no_grad():
             return self.plan()
 
-    def descend(
-        self,
-        loss: Callable[[Plan], Tensor],
-        rounds: int,
-        rate: float,
-        **options: Any,
-    ) -> list[float]:
-        """Adam on the logarithm of a loss of the plan; options are those of `adam.descend`."""
-        return descend([self.gaps, self.weights], lambda: loss(self.plan()), rounds, rate, **options)
+    def descend(self, loss: Callable[[Plan], Tensor], rounds: int, **options: Any) -> list[float]:
+        """Quasi-Newton on the logarithm of a loss of the plan; options are those of `minimise`."""
+        return minimise(self.free, lambda: loss(self.plan()), rounds, **options)
 
 
 @method(name="spectral", papers=[], family="tuning", summary="Descend the exact W2 error on Gaussian data.")
@@ -91,17 +117,15 @@ class Spectral(Tuner):
 
     Args:
         rounds: steps of the optimiser.
-        rate: its learning rate.
     """
 
-    rounds: int = 400
-    rate: float = 0.02
+    rounds: int = 120
 
     def __call__(self, problem: Problem) -> Plan:
         """The tuned plan; no network is evaluated."""
         spectrum = problem.spectrum()
         parameters = Parameters.like_two_m(problem.denoiser.path, problem.evaluations)
-        parameters.descend(lambda plan: gaussian_w2(plan, spectrum), self.rounds, self.rate, problem=problem)
+        parameters.descend(lambda plan: gaussian_w2(plan, spectrum), self.rounds, problem=problem)
         return parameters.found()
 
 
@@ -136,58 +160,82 @@ def mixtures(path: Path, seed: int, samples: int) -> list[tuple[Any, Tensor, Ten
 @method(name="worlds", papers=[], family="tuning", summary="Descend the error on random mixtures whose flow is exact.")
 @dataclass(frozen=True)
 class Worlds(Tuner):
-    """Nodes and weights that minimise the error to the exact flow of random mixtures, beginning with the spectral ones.
+    """Nodes, weights and scales that minimise the error to the exact flow of random mixtures.
 
     Args:
-        rounds: steps of the optimiser.
-        rate: its learning rate.
+        rounds: steps of the optimiser, a quarter of them with states that land on the path.
         samples: noises a mixture.
+        begin: a table to begin with; DPM-Solver++(2M) unless given.
     """
 
-    rounds: int = 400
-    rate: float = 0.02
+    rounds: int = 160
     samples: int = 64
+    begin: Table | None = None
 
     def __call__(self, problem: Problem) -> Plan:
         """The tuned plan; no network is evaluated."""
-        path = problem.denoiser.path
-        parameters = Parameters.like_two_m(path, problem.evaluations)
+        path, steps = problem.denoiser.path, problem.evaluations
         # Mixtures for judging have even seeds.
         sets = mixtures(path, 2 * problem.seed + 1, self.samples)
-        parts = [Problem(denoiser, problem.evaluations) for denoiser, _, _ in sets]
+        parts = [Problem(denoiser, steps) for denoiser, _, _ in sets]
 
         def loss(plan: Plan) -> Tensor:
-            errors = [
-                (part.run(plan, start, grad=True) - ends).square().mean(1).add(1e-14).sqrt().log().mean()
-                for part, (_, start, ends) in zip(parts, sets, strict=True)
-            ]
-            return torch.stack(errors).mean().exp()
+            errors = [off(part.run(plan, x, grad=True), ends) for part, (_, x, ends) in zip(parts, sets, strict=True)]
+            return torch.stack(errors).log().mean().exp()
 
-        parameters.descend(loss, self.rounds, self.rate, problem=problem)
+        parameters = Parameters.like_two_m(path, steps)
+        if self.begin is not None:
+            parameters = Parameters.of(self.begin, path)
+        else:
+            parameters.descend(loss, self.rounds // 4, problem=problem, name="landing")
+        parameters = parameters.freed()
+        parameters.descend(loss, self.rounds - self.rounds // 4, problem=problem)
         return parameters.found()
 
 
 @method(name="trajectory", papers=[], family="tuning", summary="Descend the error along the model's own trajectories.")
 @dataclass(frozen=True)
 class Trajectory(Tuner):
-    """Nodes and weights that minimise the error to the ends of the model's own flow, through the network.
+    """Nodes, weights and scales that minimise the error to the ends of the model's own flow, through the network.
 
     Args:
         rounds: steps of the optimiser, unless the budget ends before.
-        rate: its learning rate.
-        batch: noises a step.
     """
 
-    rounds: int = 120
-    rate: float = 0.01
-    batch: int = 16
+    rounds: int = 40
+
+    def least(self, problem: Problem) -> int:
+        """The flow's ends and one run."""
+        return problem.pairs_cost(problem.samples) + problem.run_cost(problem.evaluations, problem.samples)
 
     def __call__(self, problem: Problem) -> Plan:
-        """The tuned plan, refined from the shipped table that is nearest or from DPM-Solver++(2M)."""
-        from fewstep.solvers.tuned import nearest_table
+        """The tuned plan; it begins with the best of DPM-Solver++(2M) and the shipped tables of as many steps."""
+        start, ends = problem.pairs(problem.samples, part=1)
+        run = problem.run_cost(problem.evaluations, len(start))
 
-        path, pairs = problem.denoiser.path, Pairs(problem, self.batch)
-        table = nearest_table(path, problem.evaluations)
-        parameters = Parameters.like_two_m(path, problem.evaluations) if table is None else Parameters.of(table, path)
-        parameters.descend(pairs.error, self.rounds, self.rate, **pairs.options)
+        def loss(plan: Plan) -> Tensor:
+            return off(problem.run(plan, start, grad="checkpoint"), ends)
+
+        def first() -> list[float]:
+            found: list[float] = []
+            for one in self._starts(problem):
+                if not found or problem.left(run):
+                    with torch.no_grad():
+                        found.append(float(off(problem.run(one.found(), start), ends)))
+            return found
+
+        errors = problem.once("starts", first)
+        parameters = self._starts(problem)[errors.index(min(errors))].freed()
+        parameters.descend(loss, self.rounds, problem=problem, more=lambda: problem.left(run))
         return parameters.found()
+
+    @staticmethod
+    def _starts(problem: Problem) -> list[Parameters]:
+        path, steps = problem.denoiser.path, problem.evaluations
+        tables = [t for t in near_tables(path) if len(t.weights) == steps]
+        return [Parameters.like_two_m(path, steps), *(Parameters.of(t, path) for t in tables)]
+
+
+def off(x: Tensor, ends: Tensor) -> Tensor:
+    """The geometric mean over samples of the RMSE, which one sample far off does not decide."""
+    return (x - ends).flatten(1).square().mean(1).add(1e-14).sqrt().log().mean().exp()

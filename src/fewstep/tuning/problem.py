@@ -20,7 +20,6 @@ from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.sampling import sample
 from fewstep.tuning import checkpoint as files
-from fewstep.tuning.skipped_layers import skipping
 from fewstep.worlds import WorldDenoiser
 
 T = TypeVar("T")
@@ -149,6 +148,10 @@ class Problem:
         free = isinstance(self.denoiser, WorldDenoiser) and not self.guides
         return 0 if free else (2 * STEPS - 1) * n * (1 + sum(g.extra() for g in self.guides))
 
+    def run_cost(self, evaluations: int, n: int) -> int:
+        """What a run of a plan costs, guidance counted."""
+        return evaluations * n * (1 + sum(g.extra() for g in self.guides))
+
     def clean(self, n: int) -> Tensor:
         """n samples of data, float64: of `data`, of the world itself, or else the model's own, as its flow makes them.
 
@@ -176,10 +179,10 @@ class Problem:
         # A step to t = 0 with the answer held is the answer.
         return self.run(make_plan(self.denoiser.path, "ddim", torch.stack([t, torch.zeros_like(t)])), x)
 
-    def run(self, plan: Plan, start: Tensor, grad: bool = False) -> Tensor:
-        """Where a plan takes noises, without the layers that it leaves out; its evaluations are counted."""
+    def run(self, plan: Plan, start: Tensor, grad: bool | str = False) -> Tensor:
+        """Where a plan takes noises; its evaluations are counted."""
         out = sample(
-            skipping(self.denoiser, plan),
+            self.denoiser,
             start=start,
             plan=plan,
             cond=self.condition(len(start)),

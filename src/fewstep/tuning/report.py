@@ -35,6 +35,9 @@ class Report:
             f"({against}), {a['after']:.3g} after, on noises not seen; {a['spent']}{limit} evaluations of the network "
             f"and {a['seconds']} s were spent"
         )
+        if "went" in a and a["went"] < 1:
+            kept = f"{a['went']:.0%} of the way was gone" if a["went"] else "the start itself was kept"
+            told += f"; {kept}, as more was no gain on noises of their own"
         if "default" in a and against != DEFAULT:
             told += f"; dpm-solver++ on logsnr has {a['default']:.3g}"
         return told

@@ -12,7 +12,8 @@ from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.program import Run
-from fewstep.sampling import prepare, sample
+from fewstep.sampling import sample
+from fewstep.session import prepare
 from fewstep.tuning.problem import Problem
 
 

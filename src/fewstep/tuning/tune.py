@@ -18,6 +18,7 @@ from fewstep.plan.files import from_data, to_data
 from fewstep.planning import make_plan
 from fewstep.tuning.problem import Problem, Tuner
 from fewstep.tuning.report import report
+from fewstep.tuning.settling import settled
 
 JUDGED = 64
 # Points of the method's way that the plan's file keeps.
@@ -53,6 +54,7 @@ def tune(
     guides: Sequence[Guide] = (),
     samples: int = 64,
     checkpoint: str | Path | None = None,
+    settle: bool = True,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """The best plan that a method finds for a model and a number of evaluations.
@@ -71,6 +73,8 @@ def tune(
         cond, guides: as in `sample`; rows of a condition are dealt out to the noises in turn.
         samples: noises that a method sees.
         checkpoint: a file in which the tuning survives a kill: the same call goes on and finds the same plan.
+        settle: go from the method's start to what it found only as far as it pays on noises of their own, half as many
+            as `samples` and at least 16, counted in what is spent; False takes what was found.
         tell: called with a line now and then.
 
     Raises:
@@ -85,6 +89,8 @@ def tune(
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ArgumentError(f"{name} must be an integer of at least {least}, got {value!r}")
     tuner = tuner_named(method) if isinstance(method, str) else method
+    if not callable(tuner) or not hasattr(tuner, "least"):
+        raise ArgumentError(f"method must be a name of family tuning or a tuner, got {method!r}")
     problem = Problem(
         denoiser, evaluations, data, budget, seed, dict(cond or {}), guides, samples, tell, checkpoint=checkpoint
     )
@@ -95,16 +101,16 @@ def tune(
     tell("tuning")
     try:
         # The file's form, so that a plan that was read back is the same.
-        plan = from_data(problem.once("plan", lambda: to_data(tuner(problem))))
-        return replace(
-            plan,
-            source={"solver": "tuned", **plan.source, "grid": "tuned", "tuned": _judged(problem, tuner, method, plan)},
-        )
+        plan, went = from_data(problem.once("plan", lambda: to_data(tuner(problem)))), dict[str, Any]()
+        if settle:
+            plan, went = settled(problem, tuner.untuned(problem), plan)
+        about = _judged(problem, tuner, method, plan, went)
+        return replace(plan, source={"solver": "tuned", **plan.source, "grid": "tuned", "tuned": about})
     finally:
         problem.flush()
 
 
-def _judged(problem: Problem, tuner: Tuner, method: str | Tuner, plan: Plan) -> dict[str, Any]:
+def _judged(problem: Problem, tuner: Tuner, method: str | Tuner, plan: Plan, went: dict[str, Any]) -> dict[str, Any]:
     """What the plan is worth on noises that the method never saw."""
     spent, seconds = problem.once("spent", lambda: [problem.spent, round(problem.seconds, 2)])
     problem.tell("measuring on noises that the method never saw")
@@ -120,7 +126,7 @@ def _judged(problem: Problem, tuner: Tuner, method: str | Tuner, plan: Plan) -> 
         "measure": f"{'sliced W2 distance' if plan.stochastic else 'median RMSE'} to the flow",
         "untuned": f"{untuned.source.get('solver', 'a table')}, {untuned.source.get('grid', 'a grid')}",
         "before": before, "after": problem.error(plan, start, ends),
-        "spent": spent, "seconds": seconds, "seed": problem.seed,
+        "spent": spent, "seconds": seconds, "seed": problem.seed, **went,
     }  # fmt: skip
     if not plan.stochastic:
         about["default"] = before if untuned == default else problem.error(default, start, ends)
