@@ -1,7 +1,9 @@
-"""What steering costs a particle-step beside plain sampling at the same batch, and how its error falls with particles.
+"""What searching costs a particle-step beside plain sampling at the same batch, and how its error falls with particles.
 
 The network is the shipped digits model, and for the samplers' own time one that costs nothing.  Both samplers take
-turns, and every figure is the least of many runs.  Writes benchmarks/search.md and docs/search.svg.
+turns; times are the least of many runs' processor time, and the ratio is told of these and as the median over turns.
+Errors are against exact targets: two modes with r = x, and for AFDPS a posterior of three Gaussians in the plane.
+Writes benchmarks/search.md and docs/search.svg.
 
     python benchmarks/search.py
 """
@@ -9,6 +11,7 @@ turns, and every figure is the least of many runs.  Writes benchmarks/search.md 
 import math
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -19,13 +22,22 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import fewstep
-from fewstep import VE, VP, Denoiser, make_plan, sample, wrap
-from fewstep.search import FKSteering, TiltedMixture
-from fewstep.worlds import GaussianMixture
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import fewstep  # noqa: E402
+from claims.search.bench import MODEL, TILT, first, plan, value  # noqa: E402
+from claims.search.weighted_ensemble import MATRIX, NOISE, WORLD, Y  # noqa: E402
+from fewstep import VE, VP, Denoiser, make_plan, sample, wrap  # noqa: E402
+from fewstep.metrics import sliced_w2  # noqa: E402
+from fewstep.restoration import AverageDownsample, Gaussian, Matrix, Measurement  # noqa: E402
+from fewstep.search import AFDPS, SVDD, EnKG, FKSteering, RandomSearch, Search  # noqa: E402
+from fewstep.worlds import GaussianMixture  # noqa: E402
+
 STEPS, PARTICLES = 50, 16
+COUNTS = (4, 8, 16, 32, 64, 128, 256, 512)
+RUNS = 64
+Rows = list[tuple[int, float, float]]
 
 
 def brightness(x: Tensor) -> Tensor:
@@ -33,73 +45,165 @@ def brightness(x: Tensor) -> Tensor:
     return x.flatten(1).mean(1)
 
 
-def times(denoiser: Denoiser, runs: int, **options: object) -> tuple[float, float]:
-    """Microseconds a particle-step: plain sampling of 16 samples, and one run of 16 particles."""
-    table = make_plan(denoiser.path, "ddpm", "logsnr", STEPS)
-    searches: list[Callable[[], object]] = [
-        lambda: sample(denoiser, PARTICLES, plan=table, **options),
-        lambda: sample(denoiser, 1, plan=table, search=FKSteering(brightness, 1.0, PARTICLES), **options),
-    ]
-    best = [float("inf")] * 2
-    for _ in range(runs):
-        for i, search in enumerate(searches):
-            began = time.perf_counter()
-            search()
-            best[i] = min(best[i], time.perf_counter() - began)
-    return best[0] / STEPS / PARTICLES * 1e6, best[1] / STEPS / PARTICLES * 1e6
+def methods() -> dict[str, Search]:
+    """Each with 16 particles in a run."""
+    seen = Measurement(AverageDownsample(4), torch.zeros(1, 1, 7, 7), Gaussian(0.5))
+    return {
+        "FK steering": FKSteering(brightness, 1.0, PARTICLES),
+        "SVDD": SVDD(brightness, 1.0, PARTICLES),
+        "AFDPS": AFDPS(seen, PARTICLES, STEPS // 2, annealed=True, norm=0.25),
+        "EnKG": EnKG(lambda x: x.mean((1, 2, 3))[:, None], torch.zeros(1, 1), PARTICLES, updates=1, inner=1, steps=25),
+        "random search": RandomSearch(brightness, PARTICLES),
+    }
 
 
-def errors() -> dict[int, float]:
-    """RMSE of a run's weighted mean on the bench of two modes, by particles."""
-    world, found = GaussianMixture([0.6, 0.4], torch.tensor([[-1.5], [1.5]]), torch.tensor([[0.3], [0.15]])), {}
-    tilt, levels = TiltedMixture(world, torch.ones(1)), torch.logspace(0, math.log10(5e-4), 61, dtype=torch.float64)
-    table = make_plan(VE(10.0), "sde-dpm-solver++", torch.cat([levels, torch.zeros(1)]))
-    for k in (4, 8, 16, 32, 64, 128, 256, 512, 1024):
-        search = FKSteering(tilt.reward, particles=k, below=0.5)
-        out = sample(world.denoiser(VE(10.0)), 64, search=search, plan=table, dtype=torch.float64)
-        means = (out.weights.shares * out.particles[..., 0]).sum(1)
-        found[k] = float((means - tilt.target.mean).square().mean().sqrt())
+def times(denoiser: Denoiser, search: Search, runs: int, **options: object) -> tuple[float, float, float]:
+    """Microseconds of processor time a particle and evaluation: plain, searching; and the median ratio of turns."""
+    table = search.opening(denoiser.path)
+    if table is None:
+        solver = "ddim" if isinstance(search, RandomSearch) else "ddpm"
+        table = make_plan(denoiser.path, solver, "logsnr", STEPS)
+        options = {**options, "plan": table}
+    plain = {**options, "plan": table}
+    calls: list[Callable[[], object]] = [
+        lambda: sample(denoiser, PARTICLES, **plain), lambda: sample(denoiser, 1, search=search, **options)
+    ]  # fmt: skip
+    asked = table.evaluations, sample(denoiser, 1, search=search, **options).stats.evaluations / PARTICLES
+    spent = torch.zeros(runs, 2, dtype=torch.float64)
+    for turn in range(runs):
+        for i, call in enumerate(calls):
+            began = time.process_time()
+            call()
+            spent[turn, i] = (time.process_time() - began) / asked[i] / PARTICLES * 1e6
+    least = spent.min(0).values
+    return float(least[0]), float(least[1]), float((spent[:, 1] / spent[:, 0]).median())
+
+
+def drawn(particles: Tensor, shares: Tensor) -> Tensor:
+    """As many draws of the weighted particles of all runs as there are particles, (draws, d)."""
+    flat, weights = particles.flatten(0, 1), (shares / len(shares)).flatten()
+    points = (torch.arange(len(flat)) + 0.5) / len(flat)
+    return flat[torch.searchsorted(weights.cumsum(0), points.to(weights)).clamp_max(len(flat) - 1)]
+
+
+def apart(found: tuple[Tensor, Tensor], exact: GaussianMixture) -> tuple[float, float]:
+    """RMSE of a run's mean over all runs, and the sliced W2 of a run's particles to 4,000 draws, over 8 runs."""
+    particles, shares = found
+    rmse = ((shares[..., None] * particles).sum(1) - exact.mean).square().mean().sqrt()
+    truth = exact.sample(4000, seed=1)
+    w2 = [sliced_w2(drawn(particles[i : i + 1], shares[i : i + 1]), truth) for i in range(8)]
+    return float(rmse), float(torch.stack(w2).mean())
+
+
+def steered() -> Rows:
+    """FK steering on two modes."""
+    rows = []
+    for k in COUNTS:
+        search = FKSteering(first, particles=k, below=0.5)
+        out = sample(MODEL, RUNS, search=search, plan=plan(60, "sde-dpm-solver++"), dtype=torch.float64)
+        rows.append((k, *apart((out.particles, out.weights.shares), TILT.target)))
+    return rows
+
+
+def decoded() -> Rows:
+    """SVDD on two modes: independent chains of 32 candidates, as many in a run as the others have particles."""
+    most = COUNTS[-3]
+    chains = sample(MODEL, RUNS * most, search=SVDD(first, 1.0, 32, value), plan=plan(60), dtype=torch.float64).x
+    rows = []
+    for k in COUNTS[:-2]:
+        runs = chains[: RUNS * k].reshape(RUNS, k, 1)
+        rows.append((k, *apart((runs, torch.full((RUNS, k), 1 / k, dtype=torch.float64)), TILT.target)))
+    return rows
+
+
+def ensembles() -> Rows:
+    """AFDPS on a posterior of three Gaussians."""
+    seen, exact, rows = Measurement(Matrix(MATRIX, (2,)), Y, Gaussian(NOISE)), WORLD.posterior(MATRIX, Y[0], NOISE), []
+    for k in COUNTS:
+        search = AFDPS(seen, k, steps=60, corrections=4, norm=1.118, data_variance=2.0, sigma_max=8.0)
+        out = sample(WORLD.denoiser(VE(8.0)), RUNS, search=search, dtype=torch.float64)
+        rows.append((k, *apart((out.particles, out.weights.shares), exact)))
+    return rows
+
+
+def effective(particles: int = 1024) -> dict[str, list[float]]:
+    """The effective size as a share of the particles, at every weighing."""
+    found = {}
+    for name, options in {
+        "difference, resampled at ½": {"below": 0.5}, "difference, never resampled": {"below": 0.0},
+        "max": {"potential": "max", "below": 0.5}, "sum": {"potential": "sum", "below": 0.5},
+    }.items():  # fmt: skip
+        out = sample(MODEL, 16, search=FKSteering(first, 1.0, particles, **options), plan=plan(60), dtype=torch.float64)
+        found[name] = [float(size.mean()) / particles for size in out.weights.effective]
     return found
 
 
-def draw(found: dict[int, float], file: Path) -> None:
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes, counts = figure.subplots(), list(found)
-    axes.loglog(counts, list(found.values()), "o-", label="FK steering, difference, V from x̂₀")
-    axes.loglog(counts, [found[64] * (64 / k) ** 0.5 for k in counts], "k:", label="slope −½")
-    axes.set(xlabel="particles a run", ylabel="RMSE of a run's mean", title="Towards p·eˣ on two modes, 64 runs")
-    axes.legend()
-    axes.grid(alpha=0.3, which="both")
+def draw(found: dict[str, Rows], sizes: dict[str, list[float]], file: Path) -> None:
+    """RMSE, sliced W2 and effective sizes."""
+    figure = Figure(figsize=(12.5, 3.8), layout="constrained")
+    rate, far, size = figure.subplots(1, 3)
+    for name, rows in found.items():
+        counts = [k for k, _, _ in rows]
+        line = rate.loglog(counts, [e for _, e, _ in rows], "o-", ms=4, label=name)[0]
+        far.loglog(counts, [w for _, _, w in rows], "o-", ms=4, color=line.get_color(), label=name)
+    start = 0.9 * max(rows[2][1] for rows in found.values()) * 4
+    rate.loglog(COUNTS, [start / k**0.5 for k in COUNTS], "k:", label="slope −½")
+    for name, shares in sizes.items():
+        size.plot(range(1, len(shares) + 1), shares, "o-", ms=3, label=name)
+    rate.set(xlabel="particles a run", ylabel="RMSE of a run's mean", title="the mean against the exact one, 64 runs")
+    far.set(xlabel="particles a run", ylabel="sliced W2", title="a run's particles against the exact target")
+    size.set(xlabel="weighing", ylabel="effective size / k", title="FK steering, 1,024 particles", ylim=(0, 1.05))
+    for axes in (rate, far, size):
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(fontsize=8)
     with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):
         figure.savefig(file, metadata={"Date": None})
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def tell(costs: list[str], found: dict[str, Rows], sizes: dict[str, list[float]]) -> None:
+    """Write the tables and the plot."""
+    draw(found, sizes, HERE.parent / "docs" / "search.svg")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    found = errors()
-    draw(found, HERE.parent / "docs" / "search.svg")
-    free = wrap(lambda x, t: x, VP.from_betas("linear"), "eps", shape=(1, 28, 28))
     lines = [
-        "# Steering beside plain sampling",
+        "# Searching beside plain sampling",
         "",
         f"{date.today()}, commit {commit}, {platform.machine()} CPU, one thread, torch {torch.__version__}.",
-        f"Microseconds a particle-step, {PARTICLES} particles of 1×28×28 as one batch, {STEPS} steps, 10 weighings.",
+        f"Microseconds of processor time a particle and evaluation, {PARTICLES} particles of 1×28×28 as one batch, "
+        f"{STEPS} evaluations; FK steering with 10 weighings, SVDD with one at every step.",
         "",
-        "| network | plain | steered | steered / plain |",
-        "|---|---|---|---|",
+        "| method | network | plain | searching | searching / plain | median of turns |",
+        "|---|---|---|---|---|---|",
     ]
-    for name, den, runs, options in (
-        ("shipped digits model", fewstep.load("mnist"), 6, {"cond": {"label": 10}}),
-        ("one that costs nothing", free, 40, {}),
-    ):
-        a, b = times(den, runs, **options)
-        lines.append(f"| {name} | {a:.2f} | {b:.2f} | {b / a:.3f} |")
-    lines += ["", "RMSE of a run's mean on the bench of two modes, 64 runs:", "", "| particles | RMSE |", "|---|---|"]
-    lines += [f"| {k} | {value:.4f} |" for k, value in found.items()]
+    lines += costs
+    lines += ["", "RMSE of a run's mean over 64 runs / sliced W2 of a run's particles to 4,000 exact draws:", ""]
+    lines += ["| method | " + " | ".join(map(str, COUNTS)) + " | slope from 16 on |", "|---" * (len(COUNTS) + 2) + "|"]
+    for name, rows in found.items():
+        cells = [f"{e:.3f} / {w:.2f}" for _, e, w in rows] + ["–"] * (len(COUNTS) - len(rows))
+        (k, low, _), (most, high, _) = rows[2], rows[-1]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {math.log(high / low) / math.log(most / k):.2f} |")
     text = "\n".join(lines)
     print(text)
     (HERE / "search.md").write_text(text + "\n", encoding="utf8")
+
+
+def costs() -> list[str]:
+    """A row of the table for each method and network."""
+    free, rows = wrap(lambda x, t: x, VP.from_betas("linear"), "eps", shape=(1, 28, 28)), []
+    for name, search in methods().items():
+        for network, den, runs, options in (
+            ("shipped digits model", fewstep.load("mnist"), 12, {"cond": {"label": 10}}),
+            ("one that costs nothing", free, 30, {}),
+        ):
+            a, b, ratio = times(den, search, runs, **options)
+            rows.append(f"| {name} | {network} | {a:.2f} | {b:.2f} | {b / a:.3f} | {ratio:.3f} |")
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    found = {"FK steering, V from x̂₀": steered(), "SVDD, M = 32": decoded(), "AFDPS": ensembles()}
+    tell(costs(), found, effective())
 
 
 if __name__ == "__main__":

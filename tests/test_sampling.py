@@ -322,3 +322,14 @@ def test_a_row_is_a_row_with_every_guide(guide):
     for i in range(4):
         alone = sample(den, 1, steps=4, seed=1, first=i, guides=[guide], cond={"label": [label[i]]}).x
         assert torch.equal(whole[i : i + 1], alone)
+
+
+def test_a_step_that_asks_nothing_has_no_preview():
+    """Phase space begins by drawing what a state leaves open: there is nothing to show before the first question."""
+    den = fewstep.wrap(lambda x, t: 0.3 * x, VP(), "x0", shape=(2,))
+    event = next(iter(fewstep.stream(den, 1, solver="phase-space-euler", steps=3)))
+    assert event.evaluations == 0
+    with pytest.raises(ArgumentError, match="asked the network nothing yet"):
+        event.x0  # noqa: B018
+    out = fewstep.sample(den, 1, solver="phase-space-euler", steps=3, keep="answers")
+    assert len(out.answers) == out.stats.evaluations == 3

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fewstep.comparison import compare
     from fewstep.denoisers import Denoiser, wrap, wrap_bridge
     from fewstep.encoding import encode, slerp
+    from fewstep.generation import generate
     from fewstep.guidance import CFG, Guide
     from fewstep.loading import load
     from fewstep.measured import Claimed, claims
@@ -27,6 +28,7 @@ _NAMES = {
     "comparison": ["compare"],
     "denoisers": ["Denoiser", "wrap", "wrap_bridge"],
     "encoding": ["encode", "slerp"],
+    "generation": ["generate"],
     "guidance": ["CFG", "Guide"],
     "loading": ["load"],
     "measured": ["Claimed", "claims"],
@@ -40,13 +42,14 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _FOLDERS = (
-    "analysis", "diffusers", "grids", "guidance", "loops", "metrics", "restoration", "search", "solvers", "worlds",
+    "analysis", "diffusers", "generation", "grids", "guidance", "loops", "metrics", "restoration", "search", "solvers",
+    "worlds",
 )  # fmt: skip
 
 __all__ = [
     "CFG", "VE", "VP", "BridgePath", "Claimed", "Cosine", "Denoiser", "Event", "Flow", "Guide", "Measurement",
-    "Method", "Output", "Plan", "claims", "compare", "encode", "load", "make_plan", "methods", "restore", "sample",
-    "slerp", "stream", "tune", "wrap", "wrap_bridge",
+    "Method", "Output", "Plan", "claims", "compare", "encode", "generate", "load", "make_plan", "methods", "restore",
+    "sample", "slerp", "stream", "tune", "wrap", "wrap_bridge",
 ]  # fmt: skip
 
 

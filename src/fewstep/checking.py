@@ -20,11 +20,14 @@ T = TypeVar("T")
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    if isinstance(value, Integral):
+        return _whole(value)
+    return isinstance(value, Real) and not math.isnan(value)
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    # Beyond 64 bits nothing below takes them.
+    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**64
 
 
 Kind = tuple[str, Callable[[Any], bool]]
@@ -42,32 +45,37 @@ KINDS: dict[Any, Kind] = {
 
 
 def checked(made: T) -> T:
-    """Have a dataclass refuse arguments of another kind than its fields declare, before it looks at them itself.
+    """Have a class or a function refuse arguments of another kind than it declares, before it looks at them itself.
 
-    Fields declared as numbers, names, functions, lists, pairs, mappings or a choice of these are checked; a class that
-    is no dataclass is returned as it is, and so is one that is checked already.
+    Parameters declared as numbers, names, functions, lists, pairs, mappings or a choice of these are checked.  What is
+    checked already is returned as it is.
     """
-    if not isinstance(made, type) or not is_dataclass(made) or hasattr(vars(made).get("__init__"), "__wrapped__"):
-        return made
-    kinds = {}
-    for field in fields(made):
-        if field.init and (kind := _kind(field.type)) is not None:
-            kinds[field.name] = kind
-    plain, declared = made.__init__, signature(made.__init__)  # type: ignore[misc]
+    if not isinstance(made, type):
+        return _guarded(made, getattr(made, "__annotations__", {}))  # type: ignore[return-value, arg-type]
+    plain = vars(made).get("__init__")
+    if plain is not None and not hasattr(plain, "__wrapped__"):
+        declared = {f.name: f.type for f in fields(made) if f.init} if is_dataclass(made) else plain.__annotations__
+        made.__init__ = _guarded(plain, declared)  # type: ignore[misc]
+    return made
+
+
+def _guarded(plain: Callable[..., Any], declared: abc.Mapping[str, Any]) -> Callable[..., Any]:
+    """The function with its arguments checked."""
+    kinds = {name: kind for name, one in declared.items() if name != "return" and (kind := _kind(one)) is not None}
+    taken = signature(plain)
 
     @wraps(plain)
-    def init(self: Any, *arguments: Any, **named: Any) -> None:
+    def guarded(*arguments: Any, **named: Any) -> Any:
         try:
-            given = declared.bind(self, *arguments, **named).arguments
+            given = taken.bind(*arguments, **named).arguments
         except TypeError:
             given = {}  # too many or too few, of which Python says more below
         for name, (words, fits) in kinds.items():
             if name in given and not fits(given[name]):
                 raise ArgumentError(f"{name} must be {words}, got {given[name]!r}")
-        plain(self, *arguments, **named)
+        return plain(*arguments, **named)
 
-    made.__init__ = init  # type: ignore[misc, method-assign]
-    return made
+    return guarded
 
 
 def _kind(declared: Any) -> Kind | None:

@@ -28,6 +28,8 @@ from fewstep.solvers import Solver, solver_named
 
 # Below this sine of their angle two noises are as good as parallel.
 PARALLEL = 1e-4
+# Beyond it a weight is a slip of the keyboard, and noises so far out are not finite.
+FARTHEST = 100.0
 
 
 def encode(
@@ -104,8 +106,8 @@ def slerp(a: Tensor, b: Tensor, weight: float | Tensor) -> Tensor:
     if not isinstance(weight, (int, float, Tensor)):
         raise ArgumentError(f"weight must be a number or ({len(a)},), got {weight!r}")
     w = torch.as_tensor(weight, dtype=torch.float64, device=a.device)
-    if not bool(w.isfinite().all()):
-        raise ArgumentError(f"weight must be finite, got {weight!r}")
+    if not bool((w.abs() <= FARTHEST).all()):
+        raise ArgumentError(f"weight must lie within ±{FARTHEST:.0f}, got {weight!r}")
     if w.ndim and w.shape != (len(a),):
         raise ArgumentError(f"weight must be a number or ({len(a)},), got {tuple(w.shape)}")
     flat = [v.double().flatten(1) for v in (a, b)]

@@ -111,6 +111,8 @@ def _known(path: Path, solver: str, grid: str, steps: Any, evaluations: Any, sta
 def _made(path: Path, solver: Any, grid: Any, steps: int | None, evaluations: int | None, start: float) -> Plan:
     source: dict[str, Any] = {"solver": solver if isinstance(solver, str) else type(solver).__name__}
     engine = solver_named(solver) if isinstance(solver, str) else solver
+    if not callable(engine) or not all(hasattr(engine, name) for name in ("order", "stochastic")):
+        raise ArgumentError(f"solver must be a name or a solver (see CONTRIBUTING.md), got {solver!r}")
     if not isinstance(grid, str) and not callable(grid):
         if steps is not None or evaluations is not None:
             raise ArgumentError("a grid given as times has its own number of steps; leave steps and evaluations out")

@@ -269,6 +269,7 @@ class Program:
 
     def preview(self, run: Run) -> Tensor:
         """x̂₀ as the last question of the last step was answered."""
-        assert run.answer is not None
+        if run.answer is None:
+            raise ArgumentError("the plan has asked the network nothing yet, so there is no x̂₀ to show")
         x, raw, question = run.answer
         return raw if question is None else self._x0(question, x, raw)

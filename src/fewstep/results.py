@@ -72,7 +72,11 @@ class Event:
 
     @property
     def x0(self) -> Tensor:
-        """The preview x̂₀ of this step; made only when looked at, and before the next step is taken."""
+        """The preview x̂₀ of this step; made only when looked at, and before the next step is taken.
+
+        Raises:
+            ArgumentError: nothing was asked yet (evaluations is 0), as in a plan whose first step draws noise alone.
+        """
         return self._preview()
 
     def stop(self) -> None:

@@ -133,7 +133,7 @@ def sample(
             callback(event)
         if keep == "trajectory":
             states.append(x)
-        elif keep == "answers":
+        elif keep == "answers" and event.evaluations:  # a plan may begin with a step that asks nothing
             answers.append(event.x0)
     return Output(
         x=x, stats=Stats(evaluations, time.perf_counter() - began), plan=session.program.plan,

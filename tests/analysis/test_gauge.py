@@ -40,6 +40,15 @@ def test_asymmetry_of_a_gradient_of_a_turn_and_of_both():
     )
 
 
+def test_probes_estimate_the_asymmetry():
+    x, bend = draw(3, 2), torch.tensor([[0.4, 1.0], [-0.2, 0.3]], dtype=torch.float64)
+    field = lambda x: torch.tanh(x @ bend.mT)  # noqa: E731
+    assert torch.allclose(asymmetry(field, x, probes=3000), asymmetry(field, x), rtol=0.05)
+    assert float(asymmetry(lambda x: torch.tanh(x), x, probes=3).max()) < 1e-8
+    with pytest.raises(ArgumentError, match="probes"):
+        asymmetry(field, x, probes=-1)
+
+
 @pytest.mark.parametrize("path", [VP(), VE()], ids=lambda p: p.kind)
 def test_a_turned_score_is_a_gauge_and_keeps_the_law_where_another_field_does_not(path):
     den, t = WORLD.denoiser(path), torch.tensor(0.4, dtype=torch.float64)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fewstep import VE, VP, Cosine, Flow
-from fewstep.analysis import Gauged, fokker_planck_residual, log_likelihood, score_dimension, turned
+from fewstep.analysis import Gauged, fokker_planck_residual, log_likelihood, turned
+from fewstep.analysis.normal_directions import score_dimension
 from fewstep.errors import ArgumentError
 from fewstep.worlds import Gaussian, GaussianMixture
 

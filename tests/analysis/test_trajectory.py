@@ -49,6 +49,16 @@ def test_euler_steps_lie_between_state_and_answer_and_the_answers_carry_the_curv
     assert torch.allclose(got, want, rtol=0.05, atol=1e-4)
 
 
+def test_components_beside_the_chord_are_those_of_the_points():
+    way = follow(WORLD.denoiser(VE()), start(VE()), make_plan(VE(), "dpm-solver++3m", "karras", 40))
+    size = way.z.shape[2]
+    whole = way.projected(size)
+    assert torch.allclose(whole.norm(dim=-1).mT, way.deviation(), rtol=1e-6, atol=1e-6 * float(way.deviation().max()))
+    spread = (whole - whole.mean(1, keepdim=True)).square().sum(1)
+    assert bool((spread.diff(dim=1) <= 1e-9 * spread[:, :1]).all())
+    assert torch.allclose(spread[:, :2].sum(1) / spread.sum(1), way.explained(2, off_chord=True), rtol=1e-6)
+
+
 def test_a_straight_way_has_no_deviation_and_no_bend():
     den = Gaussian(torch.full((5,), 0.4), 1e-12 * torch.eye(5)).denoiser(VE())
     way = follow(den, start(VE()), make_plan(VE(), "ddim", "karras", 12))

@@ -6,10 +6,10 @@ import torch
 
 from fewstep import VE, VP, sample
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.sampling import prepare
 from fewstep.search import EnKG
 from fewstep.search.ensemble_kalman import _Kalman
 from fewstep.search.particles import widened
+from fewstep.session import prepare
 from fewstep.worlds import Gaussian, GaussianMixture
 
 GENERATOR = torch.Generator().manual_seed(0)

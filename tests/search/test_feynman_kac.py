@@ -10,11 +10,11 @@ import torch
 from fewstep import CFG, VP, make_plan, sample
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.guidance.higs import HiGS
-from fewstep.sampling import prepare
 from fewstep.search import CollapseWarning, FKSteering, Reward, Rollouts
 from fewstep.search.particles import widened
 from fewstep.search.rewards import Scorer
 from fewstep.search.values import Looking
+from fewstep.session import prepare
 from fewstep.worlds import GaussianMixture
 
 _spec = importlib.util.spec_from_file_location("bench", Path(__file__).with_name("bench.py"))

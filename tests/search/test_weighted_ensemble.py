@@ -6,10 +6,10 @@ import torch
 from fewstep import VE, VP, sample
 from fewstep.errors import ArgumentError
 from fewstep.restoration import Clipping, Gaussian, Matrix, Measurement
-from fewstep.sampling import prepare
 from fewstep.search import AFDPS
 from fewstep.search.particles import widened
 from fewstep.search.weighted_ensemble import _Ensemble
+from fewstep.session import prepare
 from fewstep.worlds import Gaussian as WorldOfOne
 from fewstep.worlds import GaussianMixture
 

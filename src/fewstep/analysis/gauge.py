@@ -67,15 +67,36 @@ def _jacobian(field: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
-def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, probes: int = 0, seed: int = 0) -> Tensor:
     """How far a field is from a gradient at each row: ‖J − Jᵀ‖/‖J‖ of its Jacobian J, (batch,).
 
     Args:
         field: field(x) → the shape of x; differentiable, row by row.
         x: (batch, *shape).
+        probes: random directions ξ for E‖Jξ − Jᵀξ‖²/E‖Jξ‖², Jξ by differences, where x has too many numbers for
+            its whole Jacobian, which 0 asks for.
+        seed: of the probes.
+
+    Raises:
+        ArgumentError: a bad number of probes.
     """
-    j = _jacobian(field, x)
-    return (j - j.mT).flatten(1).norm(dim=1) / j.flatten(1).norm(dim=1).clamp(min=1e-300)
+    if not isinstance(probes, int) or isinstance(probes, bool) or probes < 0:
+        raise ArgumentError(f"probes must be an integer of at least 0, got {probes!r}")
+    if not probes:
+        j = _jacobian(field, x)
+        return (j - j.mT).flatten(1).norm(dim=1) / j.flatten(1).norm(dim=1).clamp(min=1e-300)
+    generator, apart, size = torch.Generator().manual_seed(seed), torch.zeros(len(x)), torch.zeros(len(x))
+    nudge = torch.finfo(x.dtype).eps ** (1 / 3)
+    for _ in range(probes):
+        ahead = torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
+        free = x.detach().requires_grad_()
+        with torch.enable_grad():
+            behind = torch.autograd.grad(field(free), free, ahead)[0]
+        with torch.no_grad():
+            across = (field(x + nudge * ahead) - field(x - nudge * ahead)) / (2 * nudge)
+        apart = apart + (across - behind).flatten(1).square().sum(1)
+        size = size + across.flatten(1).square().sum(1)
+    return (apart / size.clamp(min=1e-30)).sqrt()
 
 
 def gauge_residual(field: Callable[[Tensor], Tensor], score: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -77,24 +77,38 @@ class Trajectory:
             off_chord: of the part normal to the chord alone.
         """
         points = self.z.transpose(0, 1)
-        if off_chord:
-            chord = torch.nn.functional.normalize(points[:, -1] - points[:, 0], dim=-1)[:, None]
-            points = points - (points * chord).sum(-1, keepdim=True) * chord
-        values = torch.linalg.svdvals(points - points.mean(1, keepdim=True)).square()
+        values = torch.linalg.svdvals(self._across() if off_chord else points - points.mean(1, keepdim=True)).square()
         return values[:, :components].sum(1) / values.sum(1)
 
+    def projected(self, components: int = 2) -> Tensor:
+        """Where each trajectory is beside its chord, along its first principal components, (batch, states, components).
+
+        Args:
+            components: how many, from 1 to the numbers of a sample.
+        """
+        across = self._across()
+        return (across - across[:, :1]) @ torch.linalg.svd(across, full_matrices=False).Vh[:, :components].mT
+
+    def _across(self) -> Tensor:
+        """The part of the states normal to the chord, about its mean, (batch, states, d)."""
+        points = self.z.transpose(0, 1)
+        chord = torch.nn.functional.normalize(points[:, -1] - points[:, 0], dim=-1)[:, None]
+        points = points - (points * chord).sum(-1, keepdim=True) * chord
+        return points - points.mean(1, keepdim=True)
+
     def plot(self, path: str | FilePath) -> None:
-        """Draw deviation, distance, cosine and bend against σ̄, mean and spread over the samples."""
+        """Draw deviation, distance, cosine and bend against σ̄, mean and spread over the samples; and the components."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9, 6.2), layout="constrained")
+        figure = Figure(figsize=(12, 6.2), layout="constrained")
         kinds = {
             "distance from the chord": {"state": self.deviation(), "answer": self.answers_deviation()},
             "distance from the end": {"state": self.distance(), "answer": self.answers_distance()},
-            "1 − cosine to the end": {"state": (1 - self.cosine()).clamp(min=1e-12)},
+            "1 − cosine to the end": {"state": (1 - self.cosine()[:-1]).clamp(min=1e-12)},
             "bend ‖d²z/dσ̄²‖": {"state": self.bend()},
         }
-        for axes, (title, curves) in zip(figure.subplots(2, 2).flat, kinds.items(), strict=True):
+        panels = figure.subplots(2, 3)
+        for axes, (title, curves) in zip(panels[:, :2].flat, kinds.items(), strict=True):
             for name, values in curves.items():
                 levels = self.levels[: len(values)].clamp(min=1e-4)
                 middle, spread = values.mean(1), values.std(1, correction=0)
@@ -102,12 +116,27 @@ class Trajectory:
                 axes.fill_between(levels, (middle - spread).clamp(min=0), middle + spread, alpha=0.2)
             axes.set(title=title, xlabel="σ̄", xscale="log")
             axes.invert_xaxis()
-            axes.spines[["top", "right"]].set_visible(False)
             if len(curves) > 1:
                 axes.legend(frameon=False)
             else:
                 axes.set_yscale("log")
+        self._draw_components(panels[0, 2], panels[1, 2])
+        for axes in panels.flat:
+            axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(path)
+
+    def _draw_components(self, ways: Any, shares: Any) -> None:
+        """The ways in the plane of their own two first components beside the chord, and what is left after more."""
+        for way in self.projected(2):
+            ways.plot(*way.mT, lw=0.9)
+        ways.set(title="beside the chord", xlabel="first component", ylabel="second component")
+        counts = range(1, min(6, self.z.shape[2] + 1))
+        for name, off_chord in (("all", False), ("beside the chord", True)):
+            left = [float((1 - self.explained(k, off_chord)).mean().clamp(min=1e-12)) for k in counts]
+            shares.semilogy(counts, left, "o-", label=name)
+        shares.set(title="variance that is left", xlabel="components")
+        shares.set_xticks(counts)
+        shares.legend(frameon=False)
 
 
 @method(

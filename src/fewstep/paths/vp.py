@@ -62,6 +62,8 @@ class VP(Path):
         Raises:
             ArgumentError: an unknown name, a rate outside (0, 1), or `steps` that contradicts the list.
         """
+        if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool)):
+            raise ArgumentError(f"steps must be a whole number, got {steps!r}")
         if isinstance(betas, str):
             values = _named_betas(betas, 1000 if steps is None else steps)
         else:

@@ -36,7 +36,8 @@ class Measurement:
         noise: Gaussian(σ_y), Poisson(rate), or None.
 
     Raises:
-        ArgumentError: no operator, a y that is not real and finite, or a noise that is none of ours.
+        ArgumentError: no operator, a y that is not real and finite or that does not fit the operator, or a noise that
+            is none of ours.
     """
 
     operator: Any
@@ -55,7 +56,10 @@ class Measurement:
         if not isinstance(self.noise, Noise):
             raise ArgumentError(f"noise must be Gaussian(sigma), Poisson(rate) or None, got {self.noise!r}")
         restrict = getattr(self.operator, "restrict", None)
-        seen = self.y if restrict is None else restrict(self.y)
+        try:
+            seen = self.y if restrict is None else restrict(self.y)
+        except RuntimeError as error:
+            raise ArgumentError(f"y of shape {tuple(self.y.shape)} is none that the operator makes: {error}") from error
         if not bool(seen.isfinite().all()):
             raise ArgumentError(
                 f"y must be finite where it was measured; {int((~seen.isfinite()).sum())} values are not"

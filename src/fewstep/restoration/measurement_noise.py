@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 
 
@@ -26,6 +27,7 @@ class Noise(ABC):
         """The variance of every measurement, as far as y tells it: a number, or of y's shape."""
 
 
+@checked
 @dataclass(frozen=True)
 class Gaussian(Noise):
     """Gaussian noise of one standard deviation.
@@ -51,6 +53,7 @@ class Gaussian(Noise):
         return self.sigma**2
 
 
+@checked
 @dataclass(frozen=True)
 class Poisson(Noise):
     """Counted photons.

@@ -14,8 +14,8 @@ from fewstep.loops.base import refuse_bad
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.results import Output, Stats
-from fewstep.sampling import Session, prepare
 from fewstep.search.particles import Weights
+from fewstep.session import Session, prepare
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from fewstep.loops.questions import Questions
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import count, number, widened
+from fewstep.session import Session
 
 
 @method(
@@ -103,34 +103,36 @@ class _Kalman:
         self.method, self.plan = method, wide.program.plan
         path, n = self.plan.path, method.steps
         self.path, self.calls, self.number = path, 0, 0
-        self.flows = {i: self._flow(i) for i in range(n) if method.skip_first * n <= i < n - method.skip_last * n}
+        self.levels = self._told(self.plan.times)
+        corrected = [i for i in range(n) if method.skip_first * n <= i < n - method.skip_last * n]
+        flows = {i: self._flow(i) for i in corrected}
+        self.flows = {i: self._told(times) for i, times in flows.items()}
         asked = []
         for i in range(n):
-            asked += self.flows.get(i, [])[:-1] * method.updates
+            asked += list(flows[i][:-1]) * method.updates if i in flows else []
             asked.append(self.plan.times[i])
         self.questions = Questions(wide, torch.stack(asked))
-        self.z = wide.start / float(path.alpha(self.plan.times[0]))
+        self.z = wide.start / self.levels[0][0]
         self.y = method.y.to(self.z).repeat_interleave(len(self.z) // len(method.y), 0).flatten(1)
 
-    def _flow(self, level: int) -> list[Tensor]:
+    def _flow(self, level: int) -> Tensor:
         """The times of the inner flow from a level to 0."""
-        count_, ratio = min(1 + (self.method.steps - level) // 4, self.method.inner), self._ratio(level)
-        times = descend(
+        count_, ratio = min(1 + (self.method.steps - level) // 4, self.method.inner), self.levels[level][1]
+        return descend(
             self.path, count_, float(self.plan.times[level]), ratio, min(self.method.sigma_min, ratio / 2), 7.0
         )
-        return list(times)
 
-    def _ratio(self, level: int) -> float:
-        t = self.plan.times[level]
-        return float(self.path.sigma(t) / self.path.alpha(t))
+    def _told(self, times: Tensor) -> list[tuple[float, float]]:
+        """(α, σ̄) of each time."""
+        alpha = self.path.alpha(times)
+        return list(zip(alpha.tolist(), (self.path.sigma(times) / alpha).tolist(), strict=True))
 
-    def _euler(self, z: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-        """One step of the flow; z itself is kept where a guide moved it."""
-        alpha = float(self.path.alpha(t))
+    def _euler(self, z: Tensor, here: tuple[float, float], there: tuple[float, float]) -> Tensor:
+        """One step of the flow between two (α, σ̄); z itself is kept where a guide moved it."""
+        alpha, now = here
         x0, asked = self.questions.ask(self.number, alpha * z)
         self.number += 1
-        now, after = (float(self.path.sigma(s) / self.path.alpha(s)) for s in (t, t_next))
-        return x0 + after / now * (asked / alpha - x0)
+        return x0 + there[1] / now * (asked / alpha - x0)
 
     def _measure(self, x: Tensor) -> Tensor:
         self.calls += 1
@@ -145,9 +147,9 @@ class _Kalman:
 
     def correct(self, level: int) -> None:
         """One Kalman step of all particles."""
-        method, times, end = self.method, self.flows[level], self.z
-        for t, t_next in pairwise(times):
-            end = self._euler(end, t, t_next)
+        method, end = self.method, self.z
+        for here, there in pairwise(self.flows[level]):
+            end = self._euler(end, here, there)
         j = method.particles
         g = self._measure(end).reshape(-1, j, self.y.shape[1])
         c = (g - self.y.reshape(g.shape)) @ (g - g.mean(1, keepdim=True)).mT / j
@@ -162,7 +164,7 @@ class _Kalman:
         for level in range(self.method.steps):
             for _ in range(self.method.updates if level in self.flows else 0):
                 self.correct(level)
-            self.z = self._euler(self.z, self.plan.times[level], self.plan.times[level + 1])
+            self.z = self._euler(self.z, self.levels[level], self.levels[level + 1])
         j = self.method.particles
         scores = -(self._measure(self.z) - self.y).double().square().sum(1).reshape(-1, j)
         particles, at = self.z.reshape(-1, j, *self.z.shape[1:]), torch.arange(len(scores), device=self.z.device)

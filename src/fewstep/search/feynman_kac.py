@@ -21,12 +21,12 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
 from fewstep.program import Run
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import ParticleNoise, Weights, choose, count, go_on, number, widened
 from fewstep.search.resampling import RULES
 from fewstep.search.rewards import Function, Reward, Scorer
 from fewstep.search.values import Looking, SoftValue, check_value
+from fewstep.session import Session
 
 POTENTIALS = ("difference", "max", "sum")
 

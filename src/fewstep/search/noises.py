@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import ArgumentError
-from fewstep.sampling import Session
 from fewstep.search.particles import ParticleNoise, repeated, widened
 from fewstep.search.rewards import Scorer
 from fewstep.search.verifiers import Verifier, mean_ranks, rewards_of
+from fewstep.session import Session
 
 
 @dataclass

@@ -22,8 +22,8 @@ from torch import Tensor
 from fewstep.errors import ArgumentError
 from fewstep.noise import KeyedNoise, draw
 from fewstep.program import Run
-from fewstep.sampling import Session
 from fewstep.search.resampling import Rule
+from fewstep.session import Session
 
 # Families of draws beside those of fewstep.noise: resampling, inner rollouts that look ahead, and single choices.
 CHOICE, AHEAD, PICK = 4, 5, 6

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from fewstep.catalog import method
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.sampling import Session, prepare
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import count, number
 from fewstep.search.rewards import Function, Reward, Scorer, checked_reward
+from fewstep.session import Session, prepare
 
 
 class StartNoise(nn.Module):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fewstep.catalog import method
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.noises import NoiseMap
 from fewstep.search.particles import count
 from fewstep.search.verifiers import Verifier
+from fewstep.session import Session
 
 
 @method(

@@ -17,11 +17,11 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.paths import Path
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.noises import NoiseMap
 from fewstep.search.particles import count
 from fewstep.search.verifiers import Verifier, mean_ranks
+from fewstep.session import Session
 
 
 @method(

@@ -19,11 +19,11 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.errors import unknown
 from fewstep.program import Run
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import ParticleNoise, choose, count, go_on, number, widened
 from fewstep.search.rewards import Function, Reward, Scorer
 from fewstep.search.values import Looking, SoftValue, check_value
+from fewstep.session import Session
 
 
 @method(

@@ -17,9 +17,9 @@ from torch import Tensor
 from fewstep.errors import ArgumentError
 from fewstep.planning import make_plan
 from fewstep.program import Program
-from fewstep.sampling import Session
 from fewstep.search.particles import AHEAD, ParticleNoise, count, repeated
 from fewstep.search.rewards import Scorer, checked_scores
+from fewstep.session import Session
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from fewstep.loops.questions import Questions
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import ParticleNoise, Weights, count, number, widened
 from fewstep.search.resampling import RULES
+from fewstep.session import Session
 
 if TYPE_CHECKING:
     from fewstep.restoration import Measurement

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
-from fewstep.sampling import Session
 from fewstep.search.base import Ending, Search
 from fewstep.search.noises import NoiseMap
 from fewstep.search.particles import count, number
 from fewstep.search.verifiers import Verifier
+from fewstep.session import Session
 
 
 @method(

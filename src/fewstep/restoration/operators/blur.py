@@ -8,10 +8,12 @@ import math
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import ConvolutionOperator
 
 
+@checked
 class Blur(ConvolutionOperator):
     """The circular convolution of every channel with one kernel.
 
@@ -29,6 +31,7 @@ class Blur(ConvolutionOperator):
         self.kernel = kernel
 
     @staticmethod
+    @checked
     def gaussian(std: float, size: int = 0) -> "Blur":
         """A Gaussian of standard deviation `std` pixels, `size` pixels wide (odd; 6·std unless given)."""
         if not 0 < std < math.inf:
@@ -39,6 +42,7 @@ class Blur(ConvolutionOperator):
         return Blur(kernel / kernel.sum())
 
     @staticmethod
+    @checked
     def motion(length: float, angle: float = 0.0) -> "Blur":
         """A straight movement over `length` ≥ 1 pixels, `angle` degrees from the horizontal."""
         if not 1 <= length < math.inf:

@@ -7,10 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Operator
 
 
+@checked
 class Clipping(Operator):
     """Scales and cuts off.
 

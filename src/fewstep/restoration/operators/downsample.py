@@ -7,6 +7,7 @@ bicubic: A(x) = D_h x D_wᵀ, D (n/f × n) with Keys' cubic (a = −½) stretche
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Function, RowOrthogonalOperator, SpectralOperator
 
@@ -21,6 +22,7 @@ def _fits(factor: int, height: int, width: int) -> None:
         raise ArgumentError(f"a picture of {height}×{width} does not divide by factor={factor}")
 
 
+@checked
 class AverageDownsample(RowOrthogonalOperator):
     """The mean of every block of factor × factor pixels.
 
@@ -44,6 +46,7 @@ class AverageDownsample(RowOrthogonalOperator):
         return spread / self.factor**2
 
 
+@checked
 class BicubicDownsample(SpectralOperator):
     """Bicubic downsampling, antialiased as picture libraries do it.
 

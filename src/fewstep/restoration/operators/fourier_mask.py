@@ -9,10 +9,12 @@ x is a real picture (channels, height, width), or a complex one as two channels 
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import ConvolutionOperator, Function, Operator
 
 
+@checked
 class FourierMask(ConvolutionOperator):
     """The frequencies where the mask is 1.
 
@@ -28,6 +30,7 @@ class FourierMask(ConvolutionOperator):
         self.mask, self.pairs = _checked(mask), pairs
 
     @staticmethod
+    @checked
     def columns(
         height: int, width: int, acceleration: int = 4, centre: float = 0.08, pairs: bool = False
     ) -> "FourierMask":
@@ -58,6 +61,7 @@ class FourierMask(ConvolutionOperator):
         return torch.where(self.mask.bool()[..., None].to(y.device), y, torch.zeros_like(y))
 
 
+@checked
 class MultiCoil(Operator):
     """Several coils, each with its own sensitivity; the picture is complex, as two channels.
 

@@ -5,10 +5,12 @@ A(x) = ⅓ Σ_c x_c,      A Aᵀ = ⅓·I      (1/channels in general)
 
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import RowOrthogonalOperator
 
 
+@checked
 class Grey(RowOrthogonalOperator):
     """The mean of the channels of (batch, channels, height, width); y has one channel.
 

@@ -10,10 +10,12 @@ import math
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import RowOrthogonalOperator
 
 
+@checked
 class Mask(RowOrthogonalOperator):
     """Keeps the numbers where the mask is 1.
 
@@ -33,6 +35,7 @@ class Mask(RowOrthogonalOperator):
         self.mask = mask.to(torch.bool)
 
     @staticmethod
+    @checked
     def box(height: int, width: int, top: int, left: int, size: int) -> "Mask":
         """All is seen but a square of `size` pixels whose first is (top, left)."""
         if not (0 <= top <= height - size and 0 <= left <= width - size and size > 0):
@@ -42,6 +45,7 @@ class Mask(RowOrthogonalOperator):
         return Mask(mask)
 
     @staticmethod
+    @checked
     def random(height: int, width: int, seen: float, seed: int = 0) -> "Mask":
         """A share `seen` in (0, 1] of the pixels is seen, at places drawn with `seed`."""
         if not 0 < seen <= 1:
@@ -53,6 +57,7 @@ class Mask(RowOrthogonalOperator):
         return Mask(mask.reshape(height, width))
 
     @staticmethod
+    @checked
     def half(height: int, width: int) -> "Mask":
         """The left half is seen, the middle column of an odd width included."""
         return Mask((torch.arange(width) < math.ceil(width / 2)).float().expand(height, width).clone())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Function, SpectralOperator
 
@@ -17,6 +18,7 @@ from fewstep.restoration.operators.base import Function, SpectralOperator
 DENSE = 3072
 
 
+@checked
 class Matrix(SpectralOperator):
     """A matrix that acts on x flattened.
 

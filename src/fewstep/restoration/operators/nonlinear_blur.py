@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Operator
 from fewstep.restoration.operators.blur import Blur
@@ -17,6 +18,7 @@ from fewstep.restoration.operators.blur import Blur
 DARK = 1e-6
 
 
+@checked
 class NonlinearBlur(Operator):
     """A blur of the light behind a picture in [−1, 1].
 

@@ -11,10 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Operator
 
 
+@checked
 class PhaseRetrieval(Operator):
     """The Fourier amplitudes of every channel.
 

@@ -9,10 +9,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Operator
 
 
+@checked
 class Quantisation(Operator):
     """Rounds to evenly spaced levels; values beyond the limits go to the nearest level.
 

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import RowOrthogonalOperator
 
 
+@checked
 class RandomProjection(RowOrthogonalOperator):
     """Random orthonormal rows; y is (batch, measurements).
 

@@ -12,10 +12,12 @@ import math
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError
 from fewstep.restoration.operators.base import Operator
 
 
+@checked
 class Tomography(Operator):
     """Projections of square pictures; y is (batch, channels, angles, bins) with ⌈√2·n⌉ + 2 bins.
 
