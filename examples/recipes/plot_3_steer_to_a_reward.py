@@ -7,7 +7,7 @@ sample and lets those with promise go on; it needs no gradient of the reward.
 """
 
 # %%
-# The reward: how surely a classifier reads a 7.  The model is not told any class.
+# The reward: the probability at which a classifier reads a 7.  The model is not told any class.
 import matplotlib.pyplot as plt
 
 import fewstep
@@ -20,7 +20,7 @@ judge = load_features("mnist").network
 
 
 def seven(x):
-    return judge(x).log_softmax(1)[:, 7]
+    return judge(x).softmax(1)[:, 7]
 
 
 # %%
@@ -29,7 +29,7 @@ same = {"steps": 20, "seed": 0, "cond": {"label": 10}}
 runs = {
     "plain": fewstep.sample(model, 8, solver="ddpm", **same),
     "best of 4": fewstep.sample(model, 8, search=RandomSearch(seven, 4), **same),
-    "steered": fewstep.sample(model, 8, search=FKSteering(seven, strength=10.0, particles=4, pick="best"), **same),
+    "steered": fewstep.sample(model, 8, search=FKSteering(seven, strength=5.0, particles=4, pick="best"), **same),
 }
 for name, out in runs.items():
     print(f"{name:10} mean reward {float(seven(out.x).mean()):6.2f}, {out.stats.evaluations} evaluations a sample")

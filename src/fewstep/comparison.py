@@ -168,14 +168,14 @@ def compare(
         ArgumentError: nothing to compare, or a bad argument of `sample`.
         MissingExtraError: engine="ray" without Ray.
     """
-    device = checked_device(device)
+    where = checked_device(device)
     for name, value in (("solvers", solvers), ("evaluations", evaluations), ("grids", grids), ("guides", guides)):
         checked_list(name, value)
     if not isinstance(n, int) or n < 1:
         raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
     if cond is not None and not isinstance(cond, Mapping):
         raise ArgumentError(f"cond must name conditions, such as {{'label': 3}}, got {cond!r}")
-    spread = Engine(engine, address, gpus=int(device.type == "cuda"))
+    spread = Engine(engine, address, gpus=int(where.type == "cuda"))
     if not (solvers and grids and evaluations) and not plans:
         raise ArgumentError("give at least one solver, one grid and one number of evaluations, or plans")
     same: dict[str, Any] = {"guides": guides, "cond": cond, "seed": seed, "device": device}

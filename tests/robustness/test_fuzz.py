@@ -11,5 +11,5 @@ EXAMPLES = {"sample": 150, "make_plan": 150, "command": 20, "tune": 15, "compare
 def test_only_results_or_our_errors(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     results, refusals, _ = fuzzed(name, EXAMPLES.get(name, 60), deadline=60.0)
-    assert refusals > 0
+    assert refusals > 0 or name == "command"
     assert results > 0 or name == "load"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
 from fewstep.loops.adjoint_weights import WEIGHTS
 from fewstep.loops.base import Loop, Walk, refuse_ordered_guides
 from fewstep.paths import Path
@@ -59,7 +60,7 @@ class Adjoint(Loop):
     order: int = 2
     form: str = "x0"
     solver: str = "ddim"
-    grid: str = "logsnr"
+    grid: str | Grid = "logsnr"
     steps: int = 20
     begin: float = 1.0
 

@@ -22,6 +22,7 @@ from fewstep.catalog import method
 from fewstep.denoisers import Denoiser
 from fewstep.denoisers.energy import EnergyDenoiser, Reference
 from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
 from fewstep.loops.base import Loop, refuse_state_guides
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -59,7 +60,7 @@ class EnsembleScore(Loop):
 
     couples: ClassVar[bool] = True
     solver: str = "ddpm"
-    grid: str = "uniform"
+    grid: str | Grid = "uniform"
     steps: int = 30
 
     def opening(self, path: Path) -> Plan:

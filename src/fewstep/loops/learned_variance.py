@@ -18,6 +18,7 @@ from fewstep.catalog import method
 from fewstep.denoisers import Denoiser
 from fewstep.denoisers.learned_variance import VarianceDenoiser
 from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
 from fewstep.loops.base import LaterNoise, Loop
 from fewstep.noise import KeyedNoise
 from fewstep.paths import Path
@@ -42,7 +43,7 @@ class LearnedVariance(Loop):
     """
 
     steps: int = 100
-    grid: str = "uniform"
+    grid: str | Grid = "uniform"
 
     def opening(self, path: Path) -> Plan:
         """The ancestral plan with noise of variance 1, which the network's own then scales."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
 from fewstep.loops.base import GUIDE_SLOTS, Loop, Walk, refuse_ordered_guides
 from fewstep.noise import KeyedNoise
 from fewstep.paths import Path
@@ -64,7 +65,7 @@ class Picard(Loop):
     """
 
     solver: str = "ddpm"
-    grid: str = "uniform"
+    grid: str | Grid = "uniform"
     steps: int = 100
     tolerance: float = 0.1
     window: int = 20

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
+from fewstep.grids import Grid
 from fewstep.loops.base import Loop, Walk, refuse_state_guides
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan, Step
@@ -55,7 +56,7 @@ class TimeShift(Loop):
     """
 
     solver: str = "ddim"
-    grid: str = "uniform"
+    grid: str | Grid = "uniform"
     steps: int = 10
     window: float = 0.03
     cutoff: float = 0.3

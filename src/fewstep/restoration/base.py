@@ -85,7 +85,12 @@ class RestorationGuide(Guide):
 
     def plan(self, path: Path, evaluations: int, solver: str | Solver | None, grid: str | Grid | None) -> Plan:
         """The plan of so many evaluations; on evenly spaced times unless given."""
-        return make_plan(path, solver or self.solver(), grid or "uniform", evaluations=evaluations)
+        return make_plan(
+            path,
+            self.solver() if solver is None else solver,
+            "uniform" if grid is None else grid,
+            evaluations=evaluations,
+        )
 
 
 class RestorationLoop(Loop):

@@ -62,7 +62,7 @@ class RePaint(RestorationGuide):
         j, again = self.jump_length, self.repeats - 1
         cost = [n + again * j * max(0, math.ceil((n - j) / j)) for n in range(1, evaluations + 1)]
         levels = sum(c <= evaluations for c in cost)
-        made = grid or "uniform"
+        made = "uniform" if grid is None else grid
         times = (grid_named(made) if isinstance(made, str) else made)(path, levels, 1.0)
         return self.solver()(path, times, {"solver": "repaint"})
 

@@ -207,7 +207,7 @@ class ReSample(RestorationGuide):
         steps, due = evaluations, self._consistency().due
         while steps > 1 and steps + self.further * sum(due(i, steps) for i in range(steps - 1)) > evaluations:
             steps -= 1
-        return make_plan(path, solver or self.solver(), grid or "uniform", steps)
+        return make_plan(path, self.solver() if solver is None else solver, "uniform" if grid is None else grid, steps)
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         here = level_of(ask, "resample")
