@@ -32,7 +32,7 @@ FAMILIES = {
         "Bridges",
         "For a network that was trained to restore: its path runs from clean data to the degraded picture. Wrap it "
         "with `wrap_bridge` and any solver, grid and guide is yours.",
-        "family-bridges.png",
+        "bridges.png",
     ),
     "guidance": (
         "Guides",
@@ -52,7 +52,7 @@ FAMILIES = {
     "search": (
         "Search",
         "Towards a reward, with or without gradients, by spending more evaluations where they pay: see "
-        "[Search](../search.md). `fk-steering` with noise on the way, `zero-order` where only noises may change, "
+        "[Search](../reward.md). `fk-steering` with noise on the way, `zero-order` where only noises may change, "
         "`enkg` and `afdps` for measurements.",
         "search-mnist.png",
     ),
@@ -66,7 +66,7 @@ FAMILIES = {
         "Theory",
         "What a model has learnt, looked at: likelihood, dimension, the shape of its trajectories, samples that stand "
         "between modes.",
-        "family-theory.png",
+        "../principles/trajectory.png",
     ),
 }  # fmt: skip
 
