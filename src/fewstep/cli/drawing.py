@@ -42,7 +42,8 @@ def sample(
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     replace(result, x=denoiser.decode(result.x)).save(str(out))
-    typer.echo(f"{out}: {n} pictures, {result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s")
+    pictures, stats = f"{n} picture{'s' * (n > 1)}", result.stats
+    typer.echo(f"{out}: {pictures}, {stats.evaluations} evaluations each, {stats.seconds:.2f} s")
 
 
 def compare(
