@@ -7,6 +7,7 @@ reaches in a hundred rounds what a gradient method does not in thousands.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -21,6 +22,58 @@ FAR = 100.0
 
 class _Enough(Exception):
     """Ends the descent from inside a line search."""
+
+
+class _Heard:
+    """What scipy asks: log loss and its slope at a place; everything heard is kept, and so is the best place."""
+
+    def __init__(
+        self, tensors: Sequence[Tensor], loss: Callable[[], Tensor], rounds: int, problem: Problem | None, name: str,
+        more: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.tensors, self.loss, self.rounds = list(tensors), loss, rounds
+        self.problem, self.name, self.more = problem, name, more
+        found = {} if problem is None else problem.state.get(name, {})
+        self.losses: list[float] = list(found.get("losses", []))
+        self.slopes: list[Tensor] = list(found.get("slopes", []))
+        self.best, self.points, self.asked = math.inf, [t.detach().clone() for t in tensors], 0
+
+    def __call__(self, z: np.ndarray) -> tuple[float, np.ndarray]:
+        self.place(torch.from_numpy(z.copy()))
+        if self.asked == len(self.losses):  # after a kill what was kept is heard first, as BFGS asks the same again
+            if self.asked and not self.more():
+                raise _Enough
+            self._ask()
+        value, slope = float(self.losses[self.asked]), torch.as_tensor(self.slopes[self.asked])
+        self.asked += 1
+        if not (math.isfinite(value) and bool(slope.isfinite().all())):
+            if self.asked == 1:
+                raise NumericalError("the plan that tuning begins with has an error that is not finite")
+            return FAR, np.zeros_like(z)
+        if value < self.best:
+            self.best, self.points = value, [t.detach().clone() for t in self.tensors]
+        return math.log(value), slope.numpy()
+
+    def place(self, z: Tensor) -> None:
+        """Put the tensors at z."""
+        with torch.no_grad():
+            for tensor, values in zip(self.tensors, z.split([t.numel() for t in self.tensors]), strict=True):
+                tensor.copy_(values.reshape(tensor.shape))
+
+    def _ask(self) -> None:
+        with torch.enable_grad():
+            value = self.loss()
+            grads = torch.autograd.grad(value.log(), self.tensors, allow_unused=True)
+        flat = [torch.zeros_like(t) if g is None else g for t, g in zip(self.tensors, grads, strict=True)]
+        self.losses.append(float(value.detach()))
+        self.slopes.append(torch.cat([g.flatten() for g in flat]))
+        if self.problem is None:
+            return
+        self.problem.record(self.losses[-1])
+        self.problem.keep(**{self.name: {"losses": self.losses, "slopes": self.slopes}})
+        if self.asked % max(1, self.rounds // 10) == 0:
+            told = f"round {self.asked} of about {self.rounds}: {self.losses[-1]:.4g}"
+            self.problem.tell(f"{told}, {self.problem.spent} evaluations spent")
 
 
 def minimise(
@@ -50,53 +103,9 @@ def minimise(
     """
     from scipy.optimize import minimize
 
-    kept: dict[str, list[float] | list[Tensor]] = {"losses": [], "slopes": []}
-    if problem is not None and name in problem.state:
-        kept = {key: list(values) for key, values in problem.state[name].items()}
-    losses, slopes = kept["losses"], kept["slopes"]
-    best, points, asked = math.inf, [t.detach().clone() for t in tensors], 0
-
-    def place(z: Tensor) -> None:
-        with torch.no_grad():
-            for tensor, values in zip(tensors, z.split([t.numel() for t in tensors]), strict=True):
-                tensor.copy_(values.reshape(tensor.shape))
-
-    def evaluated() -> tuple[float, Tensor]:
-        with torch.enable_grad():
-            value = loss()
-            grads = torch.autograd.grad(value.log(), list(tensors), allow_unused=True)
-        flat = [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, grads, strict=True)]
-        return float(value.detach()), torch.cat([g.flatten() for g in flat])
-
-    def heard(z: np.ndarray) -> tuple[float, np.ndarray]:
-        """Log loss and its slope; after a kill, from what was kept, as BFGS asks the same again."""
-        nonlocal best, points, asked
-        place(torch.from_numpy(z.copy()))
-        if asked == len(losses):
-            if asked and not more():
-                raise _Enough
-            value, slope = evaluated()
-            losses.append(value)  # type: ignore[arg-type]
-            slopes.append(slope)  # type: ignore[arg-type]
-            if problem is not None:
-                problem.record(value)
-                problem.keep(**{name: kept})
-                if asked % max(1, rounds // 10) == 0:
-                    problem.tell(f"round {asked} of about {rounds}: {value:.4g}, {problem.spent} evaluations spent")
-        value, slope = float(losses[asked]), torch.as_tensor(slopes[asked])
-        asked += 1
-        if not (math.isfinite(value) and bool(slope.isfinite().all())):
-            if asked == 1:
-                raise NumericalError("the plan that tuning begins with has an error that is not finite")
-            return FAR, np.zeros_like(z)
-        if value < best:
-            best, points = value, [t.detach().clone() for t in tensors]
-        return math.log(value), slope.numpy()
-
-    try:
-        begin = torch.cat([t.detach().flatten() for t in tensors]).numpy()
+    heard = _Heard(tensors, loss, rounds, problem, name, more)
+    begin = torch.cat([t.detach().flatten() for t in tensors]).numpy()
+    with suppress(_Enough):
         minimize(heard, begin, jac=True, method="BFGS", options={"maxiter": rounds})
-    except _Enough:
-        pass
-    place(torch.cat([p.flatten() for p in points]))
-    return [float(value) for value in losses]
+    heard.place(torch.cat([p.flatten() for p in heard.points]))
+    return heard.losses
