@@ -1,17 +1,19 @@
 """FlowChef and Steered Diffusion: an unconditional model steered by losses on what it believes."""
 
 import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from claims import Measured, claim
-from claims.guidance.judge import NONE, accuracy, digits, distance, drawn, judge
+from claims.guidance.judge import NONE, accuracy, digits, distance, drawn, judge, model
 from claims.worlds import twenty_modes
 from fewstep import VP, Flow, make_plan, sample
 from fewstep.guidance import FlowChef, Guide, Steered, SteeredLinear
 from fewstep.paths import Path
+from fewstep.restoration import Mask, Measurement, restore
 
 FLOWCHEF = "Steering Rectified Flow Models in the Vector Field for Controlled Image Generation"
 STEERED = "Steered Diffusion: A Generalized Framework for Plug-and-Play Conditional Image Synthesis"
@@ -93,6 +95,48 @@ def skipping_needs_a_straight_flow() -> Measured:
     )
     apart = max(abs(a - b) for a, b in zip(cosines, same, strict=True))
     return Measured(figure, likely > likely_vp and met < met_vp and cosines[-1] > 0.95 and apart < 0.01, why)
+
+
+def _decibels(x: Tensor, truth: Tensor) -> float:
+    return float(10 * (4 / (x.clamp(-1, 1) - truth).square().flatten(1).mean(1)).log10().mean())
+
+
+@claim(
+    paper=FLOWCHEF,
+    method="flowchef",
+    says="Inpainting without a gradient through the network is better than DPS, and faster.",
+    figure="RF++ on 64×64 pictures, 200 steps, s = 500 (0.0814 of the gap a step): 26.32 dB, 4.31 s; DPS 23.61 dB",
+)
+def the_published_size_fills_in() -> Measured:
+    rows = [100 * (i % 10) + i // 10 for i in range(20)]
+    truth, none, hidden = digits()[0][rows], [NONE] * 20, Mask.box(28, 28, 9, 9, 10)
+
+    def loss(x0: Tensor) -> Tensor:
+        return ((x0 - truth.to(x0)) * hidden.mask).square().flatten(1).sum(1)
+
+    runs: dict[str, Callable[[], Tensor]] = {
+        "no guide": lambda: drawn(20, 50, [], label=none, solver="euler"),
+        "FlowChef": lambda: drawn(20, 50, [FlowChef(loss, 500 / 12288)], label=none, solver="euler"),
+    }
+    measured = Measurement.simulate(hidden, truth)
+    for scale in (0.5, 1.0):
+        runs[f"DPS of {scale:g}"] = lambda scale=scale: restore(  # type: ignore[misc]
+            model(), measured, "dps", evaluations=50, cond={"label": none}, scale=scale
+        ).x.reshape(truth.shape)
+    drawn(20, 1, [], label=none)  # the first call of all is slow
+    found = {}
+    for name, run in runs.items():
+        began = time.process_time()
+        found[name] = (_decibels(run(), truth), time.process_time() - began)
+    figure = ", ".join(f"{name} {psnr:.1f} dB in {seconds:.0f} s" for name, (psnr, seconds) in found.items())
+    ours, theirs = found["FlowChef"], max(v for k, v in found.items() if k.startswith("DPS"))
+    return Measured(
+        f"20 digits with a hidden square of 10×10, the unconditional flow model, 50 evaluations: {figure}",
+        ours[0] > theirs[0] and ours[1] < theirs[1],
+        "It is faster and not better, and 200 steps come to 17.8 dB. The skipped gradient of a mask is 0 where nothing "
+        "is seen, so what is hidden only follows by the network's next answers, whereas DPS moves it at once; we think "
+        "that is why.",
+    )
 
 
 @claim(

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from fewstep.checking import checked_device
 from fewstep.denoisers import Bridged, Denoiser, Latent, Masked, precondition, wrap, wrap_bridge
 from fewstep.denoisers.learned_variance import wrap_with_variance
 from fewstep.errors import ArgumentError, WeightsError, unknown
@@ -36,7 +37,9 @@ def load(source: Any, device: torch.device | str = "cpu", revision: str = "", **
         WeightsError: the file is not a whole model of ours, or the pipeline's weights are not whole.
         MissingExtraError: a diffusers model, and diffusers is not installed.
     """
-    named = isinstance(source, (str, Path))
+    named, device = isinstance(source, (str, Path)), checked_device(device)
+    if not isinstance(revision, str):
+        raise ArgumentError(f"revision must be the commit of a hub id, 40 hexadecimal digits, got {revision!r}")
     file = ASSETS / f"{source}.safetensors" if str(source) in shipped() else Path(str(source))
     on_hub = str(source).count("/") == 1 and not file.exists() and file.suffix != ".safetensors"
     if not named or file.is_dir() or on_hub:

@@ -6,7 +6,9 @@ The prior is a Gaussian of two numbers with correlation 0.8, of which the first 
 
 import importlib.util
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from fewstep import VE, VP, Flow
 from fewstep.guidance import Ask
 from fewstep.restoration import Gaussian as Noise
 from fewstep.restoration import Matrix, Measurement, restorer_named
+from fewstep.restoration.base import RestorationGuide
 from fewstep.solvers.resampling import stretches
 from fewstep.worlds import Gaussian
 
@@ -54,7 +57,13 @@ REFERENCES = [
     ("replacement", {}, 0.0, 250, {}, (1.5, 0.744, 0.0, 0.477), 5e-3),
     ("lanpaint", {"inner": 0}, 0.0, None, {}, (1.5, 0.482, 0.0, 0.519), 5e-3),
     ("lanpaint", {"inner": 5, "pull": 0.0}, 0.0, None, {}, (1.5, 0.845, 0.0, 0.440), 2e-2),
+    ("lanpaint", {"inner": 5}, 0.0, None, {}, (1.5, 1.083, 0.0, 0.361), 4e-2),
     ("lanpaint", {"inner": 10}, 0.0, None, {}, (1.5, 1.155, 0.0, 0.356), 2e-2),
+    ("lanpaint", {"inner": 40}, 0.0, None, {}, (1.5, 1.200, 0.0, 0.359), 2e-2),
+    ("ddnm", {}, 0.0, 1000, {"grid": "linspace"}, (1.5, 1.181, 0.0, 0.276), 2e-3),
+    ("ddnm", {"eta": 0.0}, 0.0, 1000, {"grid": "linspace"}, (1.5, 1.177, 0.0, 0.361), 2e-3),
+    ("diffpir", {}, 0.3, 1000, {"grid": "linspace"}, (1.364, 0.944, 0.077, 0.464), 2e-3),
+    ("ddrm", {"steps": 1000}, 0.3, None, {}, (1.451, 1.089, 0.009, 0.308), 3e-3),
 ]  # fmt: skip
 
 
@@ -64,6 +73,30 @@ def test_its_law_on_the_bench(name, parameters, sigma, evaluations, how, want, t
     mean, covariance = law(world, restorer_named(name, measurement, **parameters), evaluations, **how)
     got = [*mean.tolist(), *covariance.diagonal().tolist()]
     assert got == pytest.approx(want, abs=tolerance)
+
+
+@dataclass(frozen=True)
+class ExactGuide(RestorationGuide):
+    """The answer of a denoiser that knows the posterior: what every guide of this kind stands in for."""
+
+    level: ClassVar[str] = "answer"
+    posterior: Any = None
+
+    def solver(self):
+        return "ddpm"
+
+    def answer(self, ask, x0, state):
+        return self.posterior.denoise(ask.x, ask.path, ask.t), state
+
+
+@pytest.mark.parametrize(("solver", "mean"), [("ddim", (1.373, 1.096)), ("ddpm", (1.376, 1.101))])
+def test_the_exact_guide_has_the_posterior(solver, mean):
+    """So that what the others are off by is theirs, and not the plan's or the solver's."""
+    world, measurement = b1(0.3)
+    posterior = world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.3)
+    got = law(world, ExactGuide(measurement, posterior), 300, solver=solver)
+    assert got[0].tolist() == pytest.approx(mean, abs=2e-3)
+    assert got[1].diagonal().tolist() == pytest.approx((0.082, 0.410), abs=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +226,14 @@ def test_ddrms_temperature_is_a_factor_on_all_noise_of_its_steps():
     assert torch.allclose(half[0], whole[0], atol=1e-9)
     assert torch.allclose(half[1], whole[1] / 4, atol=2e-3)
     assert float(half[1][1, 1]) > 0.02
+
+
+def test_ddrms_temperature_leaves_the_kept_noise_alone():
+    """With η = 0 what is not measured, and goes with nothing that is, is all kept noise."""
+    world, measurement = Gaussian(torch.zeros(2), 1.0), b1(0.3)[1]
+    whole, cold = (law(world, restorer_named("ddrm", measurement, eta=0.0, temperature=t))[1][1, 1] for t in (1.0, 0.0))
+    assert float(cold) == pytest.approx(float(whole), abs=1e-9)
+    assert float(cold) > 0.5
 
 
 def test_a_proximal_guide_is_not_ddnm():

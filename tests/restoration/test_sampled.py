@@ -2,14 +2,20 @@
 
 import importlib.util
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from fewstep import VP
-from fewstep.restoration import Clipping, Matrix, Measurement, Poisson, restore
+from fewstep import VE, VP, sample
+from fewstep.denoisers import wrap
+from fewstep.restoration import Clipping, Mask, Matrix, Measurement, Poisson, restore
 from fewstep.restoration import Gaussian as Noise
+from fewstep.restoration.base import RestorationGuide
+from fewstep.restoration.daps import DAPS
+from fewstep.session import prepare
 from fewstep.worlds import Gaussian
 
 _spec = importlib.util.spec_from_file_location("benches", Path(__file__).with_name("benches.py"))
@@ -57,6 +63,79 @@ def test_how_far_the_weights_of_modes_move(method, solver, weight):
     options = {"dmps": {"scale": 1.0}, "daps": chain}.get(method, {})
     x = draw(b2(), method, 40 if method == "daps" else 100, samples=1500, solver=solver, **options)
     assert float((x.sum(1) > 0).double().mean()) == pytest.approx(weight, abs=0.04)
+
+
+@dataclass(frozen=True)
+class ExactGuide(RestorationGuide):
+    """The answer of a denoiser that knows the posterior."""
+
+    level: ClassVar[str] = "answer"
+    posterior: Any = None
+
+    def solver(self):
+        return "ddpm"
+
+    def answer(self, ask, x0, state):
+        return self.posterior.denoise(ask.x, ask.path, ask.t), state
+
+
+@pytest.mark.parametrize(("solver", "weight"), [("ddim", 0.848), ("ddpm", 0.853)])
+def test_the_exact_guide_has_the_weights_of_the_modes(solver, weight):
+    world, measurement = b2()
+    guide = ExactGuide(measurement, world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.5))
+    x = sample(world.denoiser(PATH), 1500, solver=solver, steps=100, guides=guide.guides(), dtype=torch.float64).x
+    assert float((x.sum(1) > 0).double().mean()) == pytest.approx(weight, abs=0.04)
+
+
+class DrawnDAPS(DAPS):
+    """Of a denoiser that draws x₀ itself."""
+
+    def _draw(self, session, i, guess, variance):
+        return guess
+
+
+def test_daps_levels_anneal_to_the_posterior_where_the_draw_is_exact():
+    """0.847 of the + mode, mean (0.8, 1), variance (0.071, 0.1), as the paper's proposition has it."""
+    world, measurement = b2()
+    posterior, path = world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.5), VE(100.0)
+    generator = torch.Generator().manual_seed(0)
+    covariances = torch.stack([posterior.component_covariance(k) for k in range(2)])
+
+    def drawn(x, t):
+        sigma = float(path.sigma(t).flatten()[0])
+        v = covariances + sigma**2 * torch.eye(2)
+        off = x[:, None] - posterior.means
+        solved = torch.linalg.solve(v, off[..., None])
+        logs = posterior.weights.log() - 0.5 * (off * solved[..., 0]).sum(-1) - 0.5 * torch.logdet(v)
+        k = torch.multinomial(logs.softmax(1), 1, generator=generator)[:, 0]
+        factor = torch.linalg.cholesky(covariances - covariances @ torch.linalg.solve(v, covariances))
+        mean = posterior.means + (covariances @ solved)[..., 0]
+        xi = torch.randn(*x.shape, 1, dtype=torch.float64, generator=generator)
+        return mean[torch.arange(len(x)), k] + (factor[k] @ xi)[..., 0]
+
+    daps = DrawnDAPS(measurement, steps=30, inner=1)
+    denoiser = wrap(drawn, path, "x0", shape=(2,), time="t")
+    x = daps.run(prepare(denoiser, 1000, plan=daps.opening(path), dtype=torch.float64))[0]
+    plus = x[x.sum(1) > 0]
+    assert len(plus) / len(x) == pytest.approx(0.847, abs=0.045)
+    assert plus.mean(0).tolist() == pytest.approx((0.8, 1.0), abs=0.04)
+    assert plus.var(0).tolist() == pytest.approx((0.071, 0.1), abs=0.02)
+
+
+def test_daps_as_published_believes_its_own_noise_and_hardly_moves_at_high_levels():
+    """The authors' η₀ = 1e-4 and τ = 0.01, on data of variance 1/4 with σ_y = 0.05: 150 pairs side by side.
+
+    The exact variance is (0.0025, 0.092); the measured number's is that of τ instead.
+    """
+    one = 0.25 * torch.tensor([[1.0, 0.8], [0.8, 1.0]], dtype=torch.float64)
+    world = Gaussian(torch.zeros(300), torch.kron(torch.eye(150, dtype=torch.float64), one))
+    mask = torch.tensor([1, 0]).repeat(150)
+    measurement = Measurement(Mask(mask), 1.5 * mask[None].double(), Noise(0.05))
+    options = {"deviation": 0.01, "step_size": 1e-4, "inner": 5, "path": VE(100.0)}
+    x = draw((world, measurement), "daps", 1000, samples=2, **options).reshape(-1, 2)
+    assert x.mean(0).tolist() == pytest.approx((1.5, 1.09), abs=0.06)
+    assert float(x[:, 0].var()) < 5e-4
+    assert float(x[:, 1].var()) == pytest.approx(0.085, abs=0.025)
 
 
 def test_red_diff_is_a_point_near_the_fit_and_its_last_weight_decides():

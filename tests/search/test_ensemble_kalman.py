@@ -68,6 +68,19 @@ def test_the_ensemble_gathers_at_the_posterior_mean(path):
     assert float(out.rewards) == pytest.approx(float(out.scores.max()))
 
 
+def test_the_weight_decides_what_is_found_and_the_papers_own_diverges_in_few_dimensions():
+    """.02 does not reach the data, .05 does, and 2, the weight of 16,384 numbers, leaves the prior."""
+    exact, off, misfit = WORLD.posterior(MATRIX, Y[0], 0.2), {}, {}
+    for weight in (0.02, 0.05, 2.0):
+        search = EnKG(forward, Y, 64, weight, scaled=False, inner=8)
+        x = sample(WORLD.denoiser(VE(80.0)), 1, search=search, dtype=torch.float64).particles[0]
+        off[weight] = float((x.mean(0) - exact.mean).norm())
+        misfit[weight] = float((x @ MATRIX.mT - Y).square().mean().sqrt())
+    assert off[0.05] < 0.3
+    assert off[2.0] > 6
+    assert misfit[0.02] > 0.5 > 0.35 > misfit[0.05]
+
+
 def test_a_black_box_that_is_not_linear_is_fitted():
     world = GaussianMixture([0.5, 0.5], torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.full((2, 1), 0.3))
     product = lambda x: torch.stack([x[:, 0] * x[:, 1], (x[:, 2] > 0).to(x) + 0.1 * x[:, 2]], 1)  # noqa: E731

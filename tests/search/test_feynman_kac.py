@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,36 @@ def test_difference_samples_the_tilt(value, rule):
     assert out.stats.rewards == 12000 * (10 if value == "mean" else 1)
 
 
+@pytest.mark.parametrize(
+    ("k", "runs", "law", "best", "drawn_best"),
+    [(4, 1200, (0.846, 1.17, 1.26), 1.30, 1.32), (16, 400, (0.914, 1.39, 0.81), 2.01, 1.98)],
+)
+def test_few_particles_tilt_too_little_and_gain_nothing_over_the_best_of_n(k, runs, law, best, drawn_best):
+    """The references are k particles of ten multinomial weighings by x̂₀, and the best of as many plain samples."""
+    out = steer(runs, particles=k, resample="multinomial")
+    assert bench.moments(out.x) == pytest.approx(law, abs=0.17)
+    assert bench.moments(out.x)[0] == pytest.approx(law[0], abs=0.045)
+    assert float(out.scores.max(1).values.mean()) == pytest.approx(best, abs=0.13)
+    plain = steer(runs, particles=k, strength=0.0, weighings=1, plan=bench.plan(100), pick="best")
+    assert float(plain.rewards.mean()) == pytest.approx(drawn_best, abs=0.1)
+
+
+def test_the_exact_drift_samples_the_tilt():
+    """z moves by D·∇V beside the ancestral step, D = σ̄_t² − σ̄_s²; this grid costs .03 of the mean."""
+    times = bench.levels().clamp_max(1.0)
+    noise = torch.Generator().manual_seed(0)
+    z = 10 * torch.randn(6000, 1, generator=noise, dtype=torch.float64)
+    for t, s in pairwise(times):
+        kept = (s / t) ** 2
+        asked = z.requires_grad_()
+        slope = torch.autograd.grad(bench.value(asked, t).sum(), asked)[0]
+        z, x0 = z.detach(), bench.WORLD.denoise(z.detach(), bench.PATH, t)
+        fresh = torch.randn(z.shape, generator=noise, dtype=torch.float64)
+        z = x0 + kept * (z - x0) + 100 * (t**2 - s**2) * slope + 10 * s * (1 - kept).sqrt() * fresh
+    assert bench.moments(z) == pytest.approx(bench.EXACT, abs=0.09)
+    assert bench.moments(z) == pytest.approx((0.916, 1.397, 0.787), abs=0.13)
+
+
 def test_the_error_falls_at_the_monte_carlo_rate():
     errors = []
     for k in (8, 32, 128, 512):
@@ -66,6 +97,17 @@ def test_max_and_sum_tend_to_the_tilt_and_their_printed_ends_do_not():
         assert bench.moments(exact.particles, exact.weights.shares) == pytest.approx(bench.EXACT, abs=0.08)
         printed = steer(particles=12000, plan=plan, potential=potential, weighings=6, ending="running")
         assert bench.moments(printed.particles, printed.weights.shares)[1] > bench.EXACT[1] + 0.2
+
+
+@pytest.mark.filterwarnings("ignore::fewstep.search.CollapseWarning")
+@pytest.mark.parametrize(("potential", "mean", "variance"), [("max", 1.60, 0.210), ("sum", 2.48, 0.035)])
+def test_ten_weighings_by_max_or_sum_are_far_off_at_many_particles(potential, mean, variance):
+    """The references are those of 100,000 particles, for a mean of 1.438 and a variance of .721."""
+    out = steer(4, particles=8000, potential=potential, resample="multinomial")
+    laws = [bench.moments(x, w) for x, w in zip(out.particles, out.weights.shares, strict=True)]
+    assert sum(law[1] for law in laws) / 4 == pytest.approx(mean, abs=0.25)
+    assert sum(law[2] for law in laws) / 4 == pytest.approx(variance, abs=0.2)
+    assert min(law[0] for law in laws) > 0.85
 
 
 def test_a_linear_gaussian_likelihood_as_reward_gives_the_posterior():

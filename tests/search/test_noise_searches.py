@@ -28,7 +28,7 @@ def run(search, n=1, seed=0, first=0, steps=6, **options):
 
 def test_the_best_of_n_follows_the_order_statistics():
     plain = sample(MODEL, 1000, steps=6, dtype=torch.float64).x[:, 0]
-    for n, expected in ((4, 1.0294), (10, 1.5388)):
+    for n, expected in ((4, 1.0294), (10, 1.5388), (20, 1.8675)):
         out = run(RandomSearch(first, n), 800)
         assert float(out.rewards.mean()) == pytest.approx(expected * float(plain.std()), abs=0.08)
         assert torch.equal(out.rewards, out.scores.max(1).values)

@@ -117,8 +117,10 @@ class EnergyDenoiser(Denoiser):
         """The draws for states x at one time, and their weights.
 
         Raises:
-            ArgumentError: more than one time.
+            ArgumentError: more than one time, or states of another shape.
         """
+        if x.shape[1:] != self.shape:
+            raise ArgumentError(f"an energy's denoiser takes states of shape {self.shape}, got {tuple(x.shape[1:])}")
         if told.numel() != 1:
             raise ArgumentError(f"an energy's denoiser takes one time for all rows, got {tuple(told.shape)}")
         t = told.detach().double().cpu().reshape(())

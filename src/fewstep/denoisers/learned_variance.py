@@ -68,7 +68,7 @@ class TwoHeaded(VarianceDenoiser):
 
     def __init__(self, net: Callable[..., Tensor], time: Time, **fields: Any) -> None:
         super().__init__(**fields)
-        self._net, self._plain = net, wrap(net, time=time, **fields)
+        self.net, self._plain = net, wrap(net, time=time, **fields)
 
     def told(self, t: Tensor) -> Tensor:
         return self._plain.told(t)
@@ -78,7 +78,7 @@ class TwoHeaded(VarianceDenoiser):
         time = told.to(dtype)
         while time.ndim > 1 and time.shape[-1] == 1:
             time = time[..., 0]
-        out = self._net(x.to(dtype), time.expand(len(x), *time.shape[1:]), **cond)
+        out = self.net(x.to(dtype), time.expand(len(x), *time.shape[1:]), **cond)
         if out.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):
             raise ArgumentError(
                 f"a network with variances answers with twice the channels of its state {tuple(x.shape)}, "

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide, coefficient
 from fewstep.paths import Path
@@ -111,13 +112,17 @@ class DensityControl(Guide):
         if not 1 <= self.probes <= 24 or not bool((torch.as_tensor(self.variance) > 0).all()):
             raise ArgumentError(f"probes must be 1 … 24 and variance more than 0, got {self.probes}, {self.variance}")
 
+    def init(self, denoiser: Denoiser, batch: int) -> Any:
+        """The line to the target, once the first question has drawn it."""
+        return ()
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         lam = _rows(ask.path.lam(ask.t))
         if self.target is None or bool((lam >= self.until).all()) or not bool(lam.isfinite().all()):
             return x0, state
-        state = self._line(ask, lam) if state is None else state
+        state = state or (self._line(ask, lam),)
         at = _slopes(ask.path, ask.t)
-        rate = _told(_typical_rate(self._spectrum(), at, x0.shape[1:]), x0) + state
+        rate = _told(_typical_rate(self._spectrum(), at, x0.shape[1:]), x0) + state[0]
         alpha, sigma, d_alpha, d_sigma = (_rows(v) for v in (at.alpha, at.sigma, at.d_alpha, at.d_sigma))
         trace, size = _trace(ask, x0, self.probes), math.prod(x0.shape[1:])
         divergence = _told(d_alpha - d_sigma * alpha / sigma, x0) * trace + _told(size * d_sigma / sigma, x0)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, unknown
 from fewstep.guidance.base import Ask, Guide, coefficient
 
@@ -64,10 +65,13 @@ class HiGS(Guide):
         if self.schedule not in SCHEDULES:
             raise unknown("schedule", self.schedule, SCHEDULES)
 
+    def init(self, denoiser: Denoiser, batch: int) -> Any:
+        """The mean that a step's asks see, and the mean with its own first answer, which the next step's see."""
+        return None, None
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
-        # state: the mean that a step's asks see, and the mean with its own first answer, which the next step's see.
-        if state is None or ask.begins:
-            seen = None if state is None else state[1]
+        if ask.begins or state[1] is None:
+            seen = state[1]
             kept = x0 if ask.differentiated else x0.detach()
             state = (seen, self.weight * kept + (0 if seen is None else (1 - self.weight) * seen))
         seen = state[0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Guide, coefficient
 from fewstep.guidance.gradient import gradient_of, one_a_sample
@@ -62,9 +63,12 @@ class SelfGuidedMinority(Guide):
     def extra(self) -> int:
         return self.draws if self.scale else 0
 
+    def init(self, denoiser: Denoiser, batch: int) -> Any:
+        """How many steps have begun."""
+        return 0
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
-        # state: how many steps have begun.
-        state = (state or 0) + ask.begins
+        state = state + ask.begins
         late = (ask.t > self.t_mid).to(x0.device)
         if self.scale == 0 or (state - 1) % self.every or not bool(late.any()):
             return x0, state

@@ -77,7 +77,8 @@ class _Heard(Denoiser):
 
     def __init__(self, inner: VarianceDenoiser) -> None:
         super().__init__(inner.path, inner.shape, inner.predicts, inner.null, inner.limits)
-        self.inner = inner
+        # Guides that change the network's inside find it here.
+        self.inner, self.net = inner, getattr(inner, "net", None)
         self.second: Tensor | None = None
 
     def told(self, t: Tensor) -> Tensor:

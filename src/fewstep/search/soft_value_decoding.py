@@ -6,6 +6,10 @@ in every run by itself: no particles interact, and no weight remains.  With the 
 as M grows; with small steps M candidates give (1 − 1/M) of the exact drift g²∇V.  choice="argmax" is the released code:
 the best candidate always, whose law is not p* for any M and runs away where r has no maximum.
 
+Several chains in a run are SVDD-R, Algorithm 2 as printed: after every choice the B chains are drawn anew with
+probability ∝ e^V, with no V of the step before to divide by.  So e^V is given again at every step, the law is not p*
+for any M and B, and all chains end as copies; the more of them, the further off.
+
 The candidates' answers, from which "mean" has V = κ·r(x̂₀), are what the chosen one moves on with, so that a step costs
 M evaluations.  The M start noises are candidates too.
 """
@@ -21,6 +25,7 @@ from fewstep.errors import unknown
 from fewstep.program import Run
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import ParticleNoise, choose, count, go_on, number, widened
+from fewstep.search.resampling import multinomial
 from fewstep.search.rewards import Function, Reward, Scorer
 from fewstep.search.values import Looking, SoftValue, check_value
 from fewstep.session import Session
@@ -43,6 +48,7 @@ class SVDD(Search):
         candidates: M ≥ 1; one candidate is the plain sampler.
         value: "mean" (r at x̂₀), `Rollouts(…)`, or a callable V(x, t) with κ in it, such as `fit_value` makes.
         choice: "draw" by e^V, or "argmax" as the released code.
+        chains: B ≥ 1; more than one are resampled against one another (SVDD-R), and a sample is one of them.
 
     Raises:
         ArgumentError: a parameter out of its range.
@@ -54,21 +60,24 @@ class SVDD(Search):
     candidates: int = 10
     value: SoftValue = "mean"
     choice: str = "draw"
+    chains: int = 1
 
     def __post_init__(self) -> None:
         number("strength", self.strength)
         count("candidates", self.candidates)
+        count("chains", self.chains)
         check_value(self.value)
         if self.choice not in ("draw", "argmax"):
             raise unknown("choice", self.choice, ("draw", "argmax"))
 
     def paths(self) -> int:
-        """One path a candidate."""
-        return self.candidates
+        """One path a candidate of every chain."""
+        return self.candidates * self.chains
 
     def run(self, session: Session, started: bool) -> Ending:
         """The plan's steps, a choice before every move and one at the end."""
-        wide, program = widened(session, self.candidates, started), session.program
+        width, program = self.paths(), session.program
+        wide = widened(session, width, started)
         noise = wide.noise
         assert isinstance(noise, ParticleNoise)
         scorer = Scorer(self.reward, wide.cond, len(wide.start))
@@ -79,28 +88,39 @@ class SVDD(Search):
             x = run.registers[0]
             assert x is not None
             worth = looking(x, program.plan.times[at], program.preview(run), at)
-            rows = self._choose(worth, noise.uniforms(at, 1)).repeat_interleave(self.candidates)
+            rows = self._choose(worth, noise, at).repeat_interleave(self.candidates)
             go_on(run, rows)
             return [choose(answer, rows) for answer in answers]
 
         run = program.start(wide.start, wide.cond, noise)
-        run.between = between if self.candidates > 1 else None
+        run.between = between if width > 1 else None
         for index in range(program.plan.steps):
             at = index
             program.step(run, index)
         x = run.registers[0]
         assert x is not None
         scores = scorer(x)
-        rows = self._choose(self.strength * scores, noise.uniforms(program.plan.steps, 1))
-        m = self.candidates
-        return Ending(x[rows], m * (run.evaluations + looking.evaluations), m * scorer.calls, scores[rows])
+        rows = self._choose(self.strength * scores, noise, program.plan.steps)
+        ends, scores = x[rows], scores[rows]
+        cost = width * (run.evaluations + looking.evaluations), width * scorer.calls
+        if self.chains == 1:
+            return Ending(ends, *cost, scores)
+        particles, scores = ends.reshape(-1, self.chains, *x.shape[1:]), scores.reshape(-1, self.chains)
+        # Chains were drawn independently of their places, so that the first is as good a draw as any.
+        return Ending(particles[:, 0], *cost, scores[:, 0], particles, scores)
 
-    def _choose(self, worth: Tensor, uniforms: Tensor) -> Tensor:
-        """The row of each run's chosen candidate, (runs,)."""
-        worth = worth.reshape(-1, self.candidates)
+    def _choose(self, worth: Tensor, noise: ParticleNoise, at: int) -> Tensor:
+        """The row of every chain's chosen candidate, (runs·B,), chains resampled where there are several."""
+        worth, b = worth.reshape(-1, self.candidates), self.chains
+        # A choice for every chain; where there are several, as many numbers again to resample them by.
+        uniforms = noise.uniforms(at, b if b == 1 else 2 * b)
         if self.choice == "argmax":
             chosen = worth.argmax(1)
         else:
             ends = worth.softmax(1).cumsum(1)
-            chosen = (ends < uniforms * ends[:, -1:]).sum(1).clamp_max(self.candidates - 1)
-        return chosen + self.candidates * torch.arange(len(worth), device=worth.device)
+            chosen = (ends < uniforms[:, :b].reshape(-1, 1) * ends[:, -1:]).sum(1).clamp_max(self.candidates - 1)
+        rows = chosen + self.candidates * torch.arange(len(worth), device=worth.device)
+        if b == 1:
+            return rows
+        weights = worth.flatten()[rows].reshape(-1, b).softmax(1)
+        return rows.reshape(-1, b).gather(1, multinomial(weights, uniforms[:, b:])).flatten()
