@@ -65,6 +65,7 @@ class Report:
         bars = {"before": a["before"], **({"default": a["default"]} if "default" in a else {}), "after": a["after"]}
         drawn = errors.bar(list(bars), list(bars.values()), color=["0.7"] * (len(bars) - 1) + ["C0"])
         errors.bar_label(drawn, fmt="{:.3g}")
+        errors.margins(y=0.14)
         errors.set(title=a.get("measure", "median RMSE to the flow"))
         plain = make_plan(path, "ddim", "logsnr", max(self.plan.evaluations, 2))
         for name, plan in (("tuned", self.plan), ("logsnr", plain)):
