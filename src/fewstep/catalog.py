@@ -4,13 +4,14 @@
 """
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+QUOTES = '"' * 3
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,21 @@ def methods() -> tuple[Method, ...]:
     root = Path(__file__).parent
     found = []
     for file in sorted(root.rglob("*.py")):
-        text = file.read_text(encoding="utf8")
-        if "@method(" not in text:
-            continue
-        module = ".".join(["fewstep", *file.relative_to(root).with_suffix("").parts])
-        for node in ast.parse(text).body:
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                found += [_read(d, node, module) for d in node.decorator_list if _is_method(d)]
+        for block in _blocks(file.read_text(encoding="utf8")):
+            module = ".".join(["fewstep", *file.relative_to(root).with_suffix("").parts])
+            for node in ast.parse(block).body:
+                if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                    found += [_read(d, node, module) for d in node.decorator_list if _is_method(d)]
     return tuple(sorted(found, key=lambda m: (m.family, m.name)))
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """What is registered in a file, each from its decorators to the end of its docstring: all that need be parsed."""
+    begin = text.find("\n@method(")
+    while begin >= 0:
+        end = text.index(QUOTES, text.index(QUOTES, begin) + len(QUOTES)) + len(QUOTES)
+        yield text[begin:end]
+        begin = text.find("\n@method(", end)
 
 
 def _is_method(node: ast.expr) -> bool:

@@ -44,9 +44,11 @@ def test_round_trip_and_shapes(file):
 
 def rewrite(path, change, hashed=True):
     tensors, meta = load_file(path), {"fewstep": json.dumps(weights.read(path)[1])}
-    before = weights.content_hash(tensors, meta["fewstep"])
+    kept = weights.content_hash(tensors, meta["fewstep"])
     change(tensors, meta)
-    meta["sha256"] = weights.content_hash(tensors, meta.get("fewstep", "")) if hashed else before
+    if meta.get("fewstep", "").endswith("}"):
+        kept = weights.content_hash(tensors, json.dumps(json.loads(meta["fewstep"]))) if hashed else kept
+        meta["fewstep"] = f'{meta["fewstep"][:-1]}, "sha256": "{kept}"}}'
     save_file(tensors, path, meta)
 
 
@@ -54,7 +56,7 @@ def test_one_changed_bit_is_refused(file):
     """What would load as another model without a word."""
     for change in (
         lambda t, m: t["first.weight"].view(torch.int16).flatten()[0:1].bitwise_xor_(1),
-        lambda t, m: m.update(fewstep=m["fewstep"].replace('"width": 8', '"width": 8 ')),
+        lambda t, m: m.update(fewstep=m["fewstep"].replace('"width": 8', '"width": 9')),
     ):
         whole = file[0].read_bytes()
         rewrite(file[0], change, hashed=False)

@@ -39,7 +39,7 @@ def test_y_of_another_shape_than_the_operator_makes(method, measurement, message
 
 @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])
 def test_noise_below_0_or_not_finite(sigma):
-    with pytest.raises(ArgumentError, match="sigma must be at least 0 and finite"):
+    with pytest.raises(ArgumentError, match="sigma must be"):
         Gaussian(sigma)
 
 

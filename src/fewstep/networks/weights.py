@@ -58,8 +58,10 @@ def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype:
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
     """Write tensors and the JSON data that describes them, {"format": …, "version": …} among it, with their hash."""
-    tensors, described = {k: v.contiguous() for k, v in tensors.items()}, json.dumps(config)
-    write_atomically(path, save(tensors, {"fewstep": described, "sha256": content_hash(tensors, described)}))
+    tensors = {k: v.contiguous() for k, v in tensors.items()}
+    # One entry, as safetensors writes several in no fixed order, and the same model must be the same bytes.
+    described = json.dumps({**config, "sha256": content_hash(tensors, json.dumps(config))})
+    write_atomically(path, save(tensors, {"fewstep": described}))
 
 
 def content_hash(tensors: dict[str, Tensor], described: str) -> str:
@@ -90,7 +92,8 @@ def read_tensors(path: str | Path, *formats: str) -> tuple[dict[str, Tensor], di
     try:
         config = json.loads(metadata["fewstep"])
         known = config["format"] in formats and config["version"] == VERSION
-    except (KeyError, TypeError, ValueError) as error:
+        kept = config.pop("sha256", "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} holds no description of a fewstep model") from error
     if not known:
         raise WeightsError(
@@ -99,7 +102,7 @@ def read_tensors(path: str | Path, *formats: str) -> tuple[dict[str, Tensor], di
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise WeightsError(f"{path}: tensor {name} holds NaN or Inf")
-    if metadata.get("sha256") != content_hash(tensors, metadata.get("fewstep", "")):
+    if kept != content_hash(tensors, json.dumps(config)):
         raise WeightsError(f"{path}: the hash does not match the content: the file was changed since it was written")
     return tensors, config
 
