@@ -7,7 +7,6 @@ What a hides is in no loss: it is set to 0 before the first step.  The best h is
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 
 from fewstep.errors import ArgumentError
 from fewstep.paths import from_json
+from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import TrainingConfig
-from fewstep.training.loop import Denoising, draws
+from fewstep.training.loop import draws, told_of
 from fewstep.training.trainer import Trainer, answer, first_draws
 
 # Generators of the masks, beside those of the steps.
@@ -31,7 +31,7 @@ def masks(config: TrainingConfig, images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AmbientDenoising:
+class AmbientDenoising(AdamWTask):
     """The task of a masked denoiser, see `trainer.Task`.
 
     Args:
@@ -46,30 +46,9 @@ class AmbientDenoising:
     labels: Tensor
     seen: Tensor
 
-    @cached_property
-    def _plain(self) -> Denoising:
-        return Denoising(self.config, self.images, self.labels)
-
-    @property
-    def ema(self) -> float:
-        """The decay of the running mean of the weights."""
-        return self._plain.ema
-
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """As a denoiser's."""
-        return self._plain.optimiser(network)
-
-    def rate(self, step: int) -> float:
-        """As a denoiser's."""
-        return self._plain.rate(step)
-
     def describe(self) -> dict[str, Any]:
         """As a denoiser's."""
-        return self._plain.describe()
-
-    def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
-        """Nothing beyond the loss."""
-        return {}
+        return told_of(self.config)
 
     def loss(self, network: nn.Module, step: int, device: str) -> Tensor:
         """The squared error at what was seen, on the batch of a step."""

@@ -24,8 +24,9 @@ from fewstep.networks.features import Features, load_features
 from fewstep.paths import RDDM, Bridge, from_json
 from fewstep.paths.bridge import NodeBridge
 from fewstep.restoration.from_picture import degradation
+from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import BridgeConfig
-from fewstep.training.trainer import Trainer, answer, first_draws, warm_cosine
+from fewstep.training.trainer import Trainer, answer, first_draws
 
 CHUNK = 1000
 TARGETS = ("x0", "residual", "eps", "flow", "velocity", "residual+eps")
@@ -101,7 +102,7 @@ def _features(name: str, device: str) -> Features:
 
 
 @dataclass(frozen=True)
-class Restoring:
+class Restoring(AdamWTask):
     """The task of a restoration network, see `trainer.Task`.
 
     Args:
@@ -137,19 +138,6 @@ class Restoring:
                 f"{tuple(self.images.shape[1:])}"
             )
         return found
-
-    @property
-    def ema(self) -> float:
-        """The decay of the running mean of the weights."""
-        return self.config.ema
-
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """AdamW with little decay."""
-        return torch.optim.AdamW(network.parameters(), lr=self.config.rate, weight_decay=0.01, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        """A linear rise times a cosine that falls to 0."""
-        return self.config.rate * warm_cosine(step, self.config.images // self.config.batch)
 
     def draws(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(x₀, y, float64 times, noise) of one step."""
@@ -188,10 +176,6 @@ class Restoring:
             "degrade": config.degrade, "degrade_noise": config.noise,
         }  # fmt: skip
         return {**told, "balance": list(self.moments)} if config.balanced else told
-
-    def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
-        """Nothing: a restoration network is judged by what it restores."""
-        return {}
 
 
 def train_bridge(

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from fewstep.denoisers.learned_variance import TwoHeaded, wrap_with_variance
 from fewstep.paths import from_json
+from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import HybridConfig
-from fewstep.training.loop import Denoising, lam_range
+from fewstep.training.loop import lam_range, told_of
 from fewstep.training.trainer import Trainer, answer, first_draws
 from fewstep.training.variational import Chain, ImportanceTimes
 
@@ -26,7 +27,7 @@ BINS = 256
 
 
 @dataclass(frozen=True)
-class HybridDenoising:
+class HybridDenoising(AdamWTask):
     """The task of a denoiser that learns its variances, see `trainer.Task` and `trainer.Remembering`.
 
     Args:
@@ -38,10 +39,6 @@ class HybridDenoising:
     config: HybridConfig
     images: Tensor
     labels: Tensor
-
-    @cached_property
-    def _plain(self) -> Denoising:
-        return Denoising(self.config, self.images, self.labels)
 
     @cached_property
     def times(self) -> Tensor:
@@ -59,26 +56,9 @@ class HybridDenoising:
         """The last losses of every step."""
         return self.importance.memory
 
-    @property
-    def ema(self) -> float:
-        """The decay of the running mean of the weights."""
-        return self._plain.ema
-
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """As a denoiser's."""
-        return self._plain.optimiser(network)
-
-    def rate(self, step: int) -> float:
-        """As a denoiser's."""
-        return self._plain.rate(step)
-
     def describe(self) -> dict[str, Any]:
         """As a denoiser's."""
-        return self._plain.describe()
-
-    def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
-        """Nothing beyond the loss."""
-        return {}
+        return told_of(self.config)
 
     def denoiser(self, network: nn.Module, device: str) -> TwoHeaded:
         """The network as the denoiser that its chain is made of."""

@@ -15,13 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.paths import change_of_basis, from_json
+from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import TrainingConfig
-from fewstep.training.trainer import Trainer, answer, first_draws, warm_cosine
+from fewstep.training.trainer import Trainer, answer, first_draws
 
 
 def lam_range(config: TrainingConfig) -> tuple[float, float]:
     """The half-log-SNRs that are trained on: those of the path, within ±7."""
     return max(float(from_json(config.path).lam(1.0)), -7.0), 7.0
+
+
+def told_of(config: TrainingConfig) -> dict[str, Any]:
+    """Path, prediction and what the network is told of time and class, as a model file says it."""
+    return {
+        "path": config.path, "predicts": config.predicts, "time": "lambda", "time_range": list(lam_range(config)),
+        "null_label": config.network["classes"],
+    }  # fmt: skip
 
 
 def draws(config: TrainingConfig, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -50,7 +59,7 @@ def loss(
 
 
 @dataclass(frozen=True)
-class Denoising:
+class Denoising(AdamWTask):
     """The task of a denoiser, see `trainer.Task`.
 
     Args:
@@ -63,34 +72,13 @@ class Denoising:
     images: Tensor
     labels: Tensor
 
-    @property
-    def ema(self) -> float:
-        """The decay of the running mean of the weights."""
-        return self.config.ema
-
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """AdamW with little decay."""
-        return torch.optim.AdamW(network.parameters(), lr=self.config.rate, weight_decay=0.01, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        """A linear rise times a cosine that falls to 0."""
-        return self.config.rate * warm_cosine(step, self.config.images // self.config.batch)
-
     def loss(self, network: nn.Module, step: int, device: str) -> Tensor:
         """The mean squared error on the batch of a step."""
         return loss(self.config, network, self.images, self.labels, step, device)
 
     def describe(self) -> dict[str, Any]:
         """Path, prediction and what the network is told of time and class."""
-        config = self.config
-        return {
-            "path": config.path, "predicts": config.predicts, "time": "lambda", "time_range": list(lam_range(config)),
-            "null_label": config.network["classes"],
-        }  # fmt: skip
-
-    def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
-        """Nothing: a denoiser is judged by its samples."""
-        return {}
+        return told_of(self.config)
 
 
 def train(
