@@ -1,11 +1,12 @@
 """Samples a second of long runs, as a ratio to the bare network: the same number of its calls on the same batches.
 
-Three things take turns in one process, round after round: the bare network, called as often as a run calls it;
-`fewstep.sample`; and a shard of `fewstep.generate`, sampled, hashed, written and synced to the disk.  Their ratio is
-that of the least processor times: on a machine that others use too, wall time tells more about them.  Beside it stands
-what our own part of a shard takes with the network taken out, which such a machine disturbs less, and the ratio that
-follows.  Wall time is what counts for several workers.  Memory: the peak of each above what the process holds, in
-processes of their own.
+Four things take turns in one process, round after round: the bare network, called as often as a run calls it; the same
+once more, whose ratio to the first tells how far chance moves a ratio here; `fewstep.sample`; and a shard of
+`fewstep.generate`, sampled, hashed, written and synced to the disk.  A ratio is the median over the rounds, of
+processor times: on a machine that others use too, wall time tells more about them.  Chance moves two runs of one
+network by percents, so the share of the network in a shard is measured within the shard too: the time spent in the
+network's calls over that of the whole, from the same moments.  Wall time is what counts for several workers.  Memory:
+the peak of each above what the process holds, in processes of their own.
 
     python benchmarks/throughput.py [batches] [memory] [workers] [beside]
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 from sections import about, put
@@ -36,7 +38,7 @@ from fewstep.plan import Plan
 
 MODEL, STEPS = "cifar10", 8
 # Batch sizes, and how many rounds each takes.
-ROUNDS = {1: 8, 4: 8, 16: 8, 64: 4}
+ROUNDS = {1: 40, 4: 32, 16: 32, 64: 12}
 WORKERS, EACH, RAY_BATCH = (1, 2), 64, 16
 
 
@@ -67,10 +69,17 @@ def sharded(model: Denoiser, plan: Plan, batch: int, folder: Path) -> Callable[[
     return lambda: void(make_shard((job, told), (0, batch)))
 
 
-def without_network(denoiser: Denoiser) -> Denoiser:
-    """The same denoiser with a network that takes no time."""
+def timed(denoiser: Denoiser, calls: list[float]) -> Denoiser:
+    """The same denoiser, which notes the processor seconds of each of its network's calls."""
+
+    def network(x: torch.Tensor, told: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        began = time.process_time()
+        answer = denoiser.raw(x, told, label=label)
+        calls.append(time.process_time() - began)
+        return answer
+
     fields = {"shape": denoiser.shape, "null": denoiser.null, "time": denoiser.told}
-    return fewstep.wrap(lambda x, time, label: x, denoiser.path, denoiser.predicts, **fields)
+    return fewstep.wrap(network, denoiser.path, denoiser.predicts, **fields)
 
 
 def void(_: object) -> None:
@@ -78,39 +87,45 @@ def void(_: object) -> None:
 
 
 def rounds(works: dict[str, Callable[[], None]], count: int) -> dict[str, list[tuple[float, float]]]:
-    """(processor, wall) seconds of each in every round, taking turns."""
+    """(processor, wall) seconds of each in every round, taking turns; each round begins with another."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for work in works.values():
         work()
-    for _ in range(count):
-        for name, work in works.items():
+    names = list(works)
+    for i in range(count):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
             wall, cpu = time.perf_counter(), time.process_time()
-            work()
+            works[name]()
             spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     return spent
 
 
 def batches(where: Path) -> list[str]:
-    denoiser = load(MODEL)
+    denoiser, calls = load(MODEL), list[float]()
     plan = make_plan(denoiser.path, steps=STEPS)
     lines = [
         f"{MODEL}, {STEPS} steps of dpm-solver++; 1.000 is the bare network.", "",
-        "| batch | samples/s, processor | samples/s, wall | `sample` | a written shard | own ms a shard | so at most |",
+        "| batch | samples/s, wall | the bare network again | `sample` | a written shard "
+        "| the network's share of a shard | own ms a shard |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for batch, count in ROUNDS.items():
         works = {
-            "bare": bare(denoiser, plan, batch), "sample": sampled(denoiser, plan, batch),
-            "shard": sharded(denoiser, plan, batch, where / str(batch)),
-            "own": sharded(without_network(denoiser), plan, batch, where / f"own-{batch}"),
+            "bare": bare(denoiser, plan, batch), "again": bare(denoiser, plan, batch),
+            "sample": sampled(denoiser, plan, batch),
+            "shard": sharded(timed(denoiser, calls), plan, batch, where / str(batch)),
         }  # fmt: skip
-        spent = rounds(works, count)
-        cpu = {name: min(s[0] for s in each) for name, each in spent.items()}
-        wall = min(s[1] for s in spent["shard"])
+        calls.clear()
+        spent, asks = rounds(works, count), len(plan.ask_times)
+        cpu = {name: [s[0] for s in each] for name, each in spent.items()}
+        inside = [sum(calls[i : i + asks]) for i in range(len(calls) - asks * count, len(calls), asks)]
+        ratio = {name: median(b / c for b, c in zip(cpu["bare"], each, strict=True)) for name, each in cpu.items()}
+        share = median(n / s for n, s in zip(inside, cpu["shard"], strict=True))
+        own = median(s - n for n, s in zip(inside, cpu["shard"], strict=True))
         lines.append(
-            f"| {batch} | {batch / cpu['shard']:.2f} | {batch / wall:.2f} | {cpu['bare'] / cpu['sample']:.3f} | "
-            f"{cpu['bare'] / cpu['shard']:.3f} | {1e3 * cpu['own']:.1f} | "
-            f"{cpu['bare'] / (cpu['bare'] + cpu['own']):.3f} |"
+            f"| {batch} | {batch / min(s[1] for s in spent['shard']):.2f} | {ratio['again']:.3f} | "
+            f"{ratio['sample']:.3f} | {ratio['shard']:.3f} | {share:.3f} | {1e3 * own:.1f} |"
         )
         print(lines[-1], flush=True)
     return lines

@@ -7,8 +7,9 @@ import fewstep
 from fewstep.denoisers import Masked
 from fewstep.errors import ArgumentError, WeightsError
 from fewstep.networks import build
-from fewstep.training.ambient import AmbientDenoising, masks, train_ambient
+from fewstep.training.ambient import AmbientDenoising, masked, masks
 from fewstep.training.config import TrainingConfig
+from fewstep.training.trainer import train
 
 UNET = {"kind": "unet", "channels": 2, "classes": 2, "width": 8, "multipliers": [1], "attention": [0], "patch": 2}
 NET = {"kind": "masked", "channels": 1, "classes": 2, "network": UNET}
@@ -23,9 +24,7 @@ LABELS = torch.arange(300) % 2
 
 
 def task(images=IMAGES, **changes):
-    config = TrainingConfig(**{**FIELDS, **changes})
-    seen = masks(config, images)
-    return AmbientDenoising(config, images * seen, LABELS, seen)
+    return masked(TrainingConfig(**{**FIELDS, **changes}), images, LABELS)
 
 
 class Recorder:
@@ -67,20 +66,16 @@ def test_the_network_is_shown_less_than_was_seen_and_judged_by_all_that_was():
     assert not torch.equal(net.told[1], shown)
 
 
-def test_hidden_numbers_are_gone_before_the_first_step(monkeypatch, tmp_path):
-    from fewstep.training import ambient
-
-    tasks = []
-    monkeypatch.setattr(ambient.Trainer, "run", lambda self, every: tasks.append(self.task))
-    train_ambient(CONFIG, IMAGES, LABELS, tmp_path, ["a", "b"])
-    assert (tasks[0].images[~tasks[0].seen] == 0).all()
-    assert torch.equal(tasks[0].images[tasks[0].seen], IMAGES[tasks[0].seen])
+def test_hidden_numbers_are_gone_before_the_first_step():
+    task = masked(CONFIG, IMAGES, LABELS)
+    assert (task.images[~task.seen] == 0).all()
+    assert torch.equal(task.images[task.seen], IMAGES[task.seen])
 
 
 def test_it_learns_what_no_picture_showed_whole_and_loads(tmp_path):
     """All pixels of a picture are one grey: the hidden ones are told by the others."""
     config = TrainingConfig(**{**FIELDS, "batch": 8, "images": 8 * 260})
-    file = train_ambient(config, IMAGES, LABELS, tmp_path, ["a", "b"], every=125)
+    file = train(masked(config, IMAGES, LABELS), tmp_path, ["a", "b"], every=125)
     den = fewstep.load(file)
     assert isinstance(den, Masked)
     x0 = torch.tensor([-0.6, 0.0, 0.5]).reshape(3, 1, 1, 1).expand(3, 1, 8, 8)
@@ -94,9 +89,9 @@ def test_it_learns_what_no_picture_showed_whole_and_loads(tmp_path):
         assert den(noisy, 0.2).shape == noisy.shape
 
 
-def test_what_cannot_be_learnt_from_masked_data_is_refused(tmp_path):
+def test_what_cannot_be_learnt_from_masked_data_is_refused():
     for changes in ({"predicts": "v"}, {"flip": True}, {"hidden": 0.0}, {"further": 1.0}):
         with pytest.raises(ArgumentError, match="a masked network predicts x0"):
-            train_ambient(TrainingConfig(**{**FIELDS, **changes}), IMAGES, LABELS, tmp_path, ["a", "b"])
+            masked(TrainingConfig(**{**FIELDS, **changes}), IMAGES, LABELS)
     with pytest.raises(WeightsError, match="needs 2 channels and 2 classes"):
         build({**NET, "network": {**UNET, "channels": 1}})

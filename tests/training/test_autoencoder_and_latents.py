@@ -12,10 +12,11 @@ from fewstep.cli import app
 from fewstep.denoisers import Latent
 from fewstep.errors import ArgumentError, WeightsError
 from fewstep.networks import LatentNetwork, build, weights
-from fewstep.training.autoencode import Autoencoding, divergence, train_autoencoder
+from fewstep.training.autoencode import Autoencoding, divergence
 from fewstep.training.config import AutoencoderConfig, TrainingConfig, read_config
-from fewstep.training.latents import codes, moments, train_latent
+from fewstep.training.latents import codes, latent, moments
 from fewstep.training.run import train_from_files
+from fewstep.training.trainer import Trainer, train
 
 VAE_NET = {"kind": "vae", "channels": 1, "latent": 2, "width": 8, "depth": 1}
 UNET = {"kind": "unet", "channels": 2, "classes": 2, "width": 8, "multipliers": [1], "attention": [0], "patch": 1}
@@ -39,7 +40,7 @@ IMAGES, LABELS = waves(200, 0)
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("vae")
     config = AutoencoderConfig(**VAE_FIELDS)
-    return train_autoencoder(config, IMAGES, LABELS, out, ["low", "high"], waves(40, 1)[0], every=50)
+    return train(Autoencoding(config, IMAGES, LABELS, waves(40, 1)[0]), out, ["low", "high"], every=50)
 
 
 def test_the_divergence_is_that_of_two_normal_laws():
@@ -96,7 +97,7 @@ def test_codes_are_made_once_with_mean_0_and_variance_1(trained):
 
 def test_a_latent_model_is_one_file_that_loads_samples_and_decodes(trained, tmp_path):
     config = TrainingConfig(**FIELDS, autoencoder=str(trained), batch=16, flip=True)
-    file = train_latent(config, IMAGES, LABELS, tmp_path, ["low", "high"])
+    file = train(latent(config, IMAGES, LABELS), tmp_path, ["low", "high"])
     den = fewstep.load(file)
     assert isinstance(den, Latent)
     assert den.latent
@@ -111,14 +112,9 @@ def test_a_latent_model_is_one_file_that_loads_samples_and_decodes(trained, tmp_
     assert type(den.net).__name__ == "UNet"
 
 
-def test_the_latents_that_it_learns_are_those_of_the_pictures_and_their_mirror_images(trained, tmp_path, monkeypatch):
-    from fewstep.training import latents
-
-    seen = []
-    monkeypatch.setattr(latents.Trainer, "run", lambda self, every: seen.append(self.task) or self.write_model({}))
-    config = TrainingConfig(**FIELDS, autoencoder=str(trained), batch=16, flip=True)
-    den = fewstep.load(train_latent(config, IMAGES, LABELS, tmp_path, ["low", "high"]))
-    (task,) = seen
+def test_the_latents_that_it_learns_are_those_of_the_pictures_and_their_mirror_images(trained, tmp_path):
+    task = latent(TrainingConfig(**FIELDS, autoencoder=str(trained), batch=16, flip=True), IMAGES, LABELS)
+    den = fewstep.load(Trainer(task, tmp_path, ["low", "high"], "cpu").write_model({}))
     both = torch.cat([IMAGES, IMAGES.flip(-1)]).float() / 127.5 - 1
     assert torch.allclose(task.images.float(), den.encode(both), atol=0.03)
     assert torch.equal(task.labels, torch.cat([LABELS, LABELS]))
@@ -128,20 +124,18 @@ def test_the_latents_that_it_learns_are_those_of_the_pictures_and_their_mirror_i
 def test_wrong_data_and_files_are_refused(trained, tmp_path):
     config = TrainingConfig(**FIELDS, autoencoder=str(trained), batch=16)
     with pytest.raises(ArgumentError, match="takes pictures of 1 channels"):
-        train_latent(config, IMAGES.expand(-1, 3, -1, -1), LABELS, tmp_path, ["low", "high"])
+        latent(config, IMAGES.expand(-1, 3, -1, -1), LABELS)
     with pytest.raises(ArgumentError, match="multiples of 4"):
-        train_autoencoder(AutoencoderConfig(**VAE_FIELDS), IMAGES[..., :15], LABELS, tmp_path, ["low", "high"])
+        Autoencoding(AutoencoderConfig(**VAE_FIELDS), IMAGES[..., :15], LABELS)
     with pytest.raises(ArgumentError, match="test needs images of shape"):
-        train_autoencoder(AutoencoderConfig(**VAE_FIELDS), IMAGES, LABELS, tmp_path, ["a", "b"], IMAGES[..., :8])
+        Autoencoding(AutoencoderConfig(**VAE_FIELDS), IMAGES, LABELS, IMAGES[..., :8])
     with pytest.raises(ArgumentError, match="kl must be at least 0"):
         AutoencoderConfig(**VAE_FIELDS, kl=-1.0)
     weights.write(tmp_path / "unet.safetensors", build(UNET), {})
     with pytest.raises(ArgumentError, match="must be the file of a VAE"):
-        train_latent(
-            TrainingConfig(**FIELDS, autoencoder=str(tmp_path / "unet.safetensors")), IMAGES, LABELS, tmp_path, ["a"]
-        )
+        latent(TrainingConfig(**FIELDS, autoencoder=str(tmp_path / "unet.safetensors")), IMAGES, LABELS)
     with pytest.raises(WeightsError, match="no weight file"):
-        train_latent(TrainingConfig(**FIELDS, autoencoder="nowhere"), IMAGES, LABELS, tmp_path, ["a"])
+        latent(TrainingConfig(**FIELDS, autoencoder="nowhere"), IMAGES, LABELS)
     with pytest.raises(WeightsError, match="kind 'vae'"):
         build({"kind": "latent", "network": UNET, "autoencoder": UNET})
     with pytest.raises(ArgumentError, match="without an autoencoder of its own"):

@@ -17,9 +17,10 @@ from fewstep.networks.bridged import MOST
 from fewstep.networks.features import load_features
 from fewstep.paths import RDDM, MeanReverting, ResShift, VPBridge
 from fewstep.restoration import AverageDownsample, Blur
-from fewstep.training.bridges import Restoring, degraded, moments, target, times, train_bridge
+from fewstep.training.bridges import Restoring, degraded, moments, target, times
 from fewstep.training.config import BridgeConfig, read_config
 from fewstep.training.run import train_from_files
+from fewstep.training.trainer import train
 
 UNET = {"kind": "unet", "channels": 2, "classes": 0, "width": 8, "multipliers": [1], "attention": [0], "patch": 2}
 NET = {"kind": "bridged", "channels": 1, "network": UNET, "answers": 1}
@@ -119,7 +120,7 @@ def test_a_perceptual_loss_also_looks_through_a_classifier(tmp_path):
     alone = 2 * (guess - x0) / guess.numel()
     assert float((torch.autograd.grad(both, guess)[0] - alone).detach().abs().sum()) > 1e-3
     with pytest.raises(ArgumentError, match="looks at pictures of shape"):
-        train_bridge(run, IMAGES, LABELS, tmp_path, ["all"])
+        train(Restoring(run, IMAGES, LABELS), tmp_path, ["all"])
     for changes in (
         {"perceptual": -1.0},
         {"perceptual": 1.0},
@@ -222,7 +223,7 @@ def test_it_learns_what_was_taken_away(tmp_path):
     grey[:, :, 3] = 255
     images, labels = grey.byte(), torch.zeros(60, dtype=torch.int64)
     run = config(images=16 * 150, batch=16, rate=2e-2, ema=0.9)
-    den = fewstep.load(train_bridge(run, images, labels, tmp_path, ["all"], every=150))
+    den = fewstep.load(train(Restoring(run, images, labels), tmp_path, ["all"], every=150))
     x0 = images[:8].float() / 127.5 - 1
     y = degraded(x0, "downsample:4")
     out = fewstep.sample(den, start=den.start(y), cond={"y": y}, solver="random-walk", grid="uniform", steps=4).x
@@ -230,7 +231,7 @@ def test_it_learns_what_was_taken_away(tmp_path):
 
 
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
-    train_bridge(config(noise=0.1), IMAGES, LABELS, tmp_path / "whole", ["all"], every=10)
+    train(Restoring(config(noise=0.1), IMAGES, LABELS), tmp_path / "whole", ["all"], every=10)
     asked, loss = [], Restoring.loss
 
     def watched(self, network, step, device):
@@ -241,8 +242,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Restoring, "loss", watched)
     with pytest.raises(KeyboardInterrupt, match="stopped at step 8"):
-        train_bridge(config(noise=0.1), IMAGES, LABELS, tmp_path / "again", ["all"], every=10)
-    train_bridge(config(noise=0.1), IMAGES, LABELS, tmp_path / "again", ["all"], every=10)
+        train(Restoring(config(noise=0.1), IMAGES, LABELS), tmp_path / "again", ["all"], every=10)
+    train(Restoring(config(noise=0.1), IMAGES, LABELS), tmp_path / "again", ["all"], every=10)
     assert asked == list(range(20))
     one, two = (torch.load(tmp_path / out / "checkpoint.pt", weights_only=True) for out in ("whole", "again"))
     assert one["curve"] == two["curve"]
@@ -251,7 +252,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
 
 def test_what_cannot_be_trained_is_refused(tmp_path):
     def run(**changes):
-        return train_bridge(config(**changes), IMAGES, LABELS, tmp_path, ["all"])
+        return train(Restoring(config(**changes), IMAGES, LABELS), tmp_path, ["all"])
 
     with pytest.raises(ArgumentError, match="trained on a bridge"):
         run(path={"kind": "flow"})

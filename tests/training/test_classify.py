@@ -14,8 +14,9 @@ from fewstep.errors import ArgumentError
 from fewstep.networks import build, weights
 from fewstep.networks.features import load_features
 from fewstep.training import classify
-from fewstep.training.classify import Classifying, shifted, train_classifier
+from fewstep.training.classify import Classifying, shifted
 from fewstep.training.config import ClassifierConfig
+from fewstep.training.trainer import train
 
 NET = {"kind": "classifier", "channels": 1, "classes": 3, "width": 4}
 FIELDS = {"network": NET, "images": 1280, "batch": 32, "shift": 1}
@@ -39,7 +40,7 @@ TRAIN, TEST = stripes(300, 0), stripes(100, 1)
 
 
 def test_it_learns_and_says_how_well(tmp_path, capsys):
-    model = train_classifier(ClassifierConfig(**FIELDS), *TRAIN, tmp_path, NAMES, TEST, every=10)
+    model = train(Classifying(ClassifierConfig(**FIELDS), *TRAIN, TEST), tmp_path, NAMES, every=10)
     lines = capsys.readouterr().out.splitlines()
     told = weights.read(model)[1]
     assert told["training"]["test_accuracy"] > 0.9
@@ -53,7 +54,7 @@ def test_it_learns_and_says_how_well(tmp_path, capsys):
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
     """Batch normalisation's statistics and the momentum are part of the state."""
     config, compute, stops = ClassifierConfig(**{**FIELDS, "images": 640}), Classifying.loss, [7]
-    whole = train_classifier(config, *TRAIN, tmp_path / "whole", NAMES, TEST)
+    whole = train(Classifying(config, *TRAIN, TEST), tmp_path / "whole", NAMES)
 
     def stopping(task, network, step, device):
         if stops and step == stops[0]:
@@ -63,8 +64,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(classify.Classifying, "loss", stopping)
     with pytest.raises(KeyboardInterrupt, match="stopped at step 8"):
-        train_classifier(config, *TRAIN, tmp_path / "again", NAMES, TEST)
-    again = train_classifier(config, *TRAIN, tmp_path / "again", NAMES, TEST)
+        train(Classifying(config, *TRAIN, TEST), tmp_path / "again", NAMES)
+    again = train(Classifying(config, *TRAIN, TEST), tmp_path / "again", NAMES)
     (one, told), (other, retold) = weights.read(whole), weights.read(again)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
     assert told["training"]["test_accuracy"] == retold["training"]["test_accuracy"]
@@ -130,9 +131,9 @@ def test_the_batch_is_that_of_seed_and_step_with_its_own_labels():
 
 def test_wrong_arguments_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match=r"shift must be less than the sides \(12, 12\), got 12"):
-        train_classifier(ClassifierConfig(**{**FIELDS, "shift": 12}), *TRAIN, tmp_path, NAMES)
+        Classifying(ClassifierConfig(**{**FIELDS, "shift": 12}), *TRAIN)
     with pytest.raises(ArgumentError, match="test needs labelled images of shape"):
-        train_classifier(ClassifierConfig(**FIELDS), *TRAIN, tmp_path, NAMES, (TEST[0][..., :8], TEST[1]))
+        Classifying(ClassifierConfig(**FIELDS), *TRAIN, (TEST[0][..., :8], TEST[1]))
 
 
 CONFIG = 'images = 320\nbatch = 32\nshift = 1\n[network]\nkind = "classifier"\nchannels = 1\nclasses = 3\nwidth = 4\n'

@@ -13,8 +13,9 @@ from fewstep.networks import build
 from fewstep.paths import VP, from_json
 from fewstep.training import hybrid
 from fewstep.training.config import HybridConfig, read_config
-from fewstep.training.hybrid import HybridDenoising, train_hybrid
+from fewstep.training.hybrid import HybridDenoising
 from fewstep.training.run import train_from_files
+from fewstep.training.trainer import train
 from fewstep.training.variational import Chain
 
 UNET = {"kind": "unet", "channels": 2, "classes": 2, "width": 8, "multipliers": [1], "attention": [0], "patch": 2}
@@ -96,15 +97,15 @@ def test_what_importance_sampling_remembers_is_in_the_checkpoint(tmp_path, monke
         return index, weight
 
     monkeypatch.setattr(hybrid.ImportanceTimes, "draw", watched)
-    train_hybrid(config(), IMAGES, LABELS, tmp_path / "whole", ["a", "b"], every=16)
+    train(HybridDenoising(config(), IMAGES, LABELS), tmp_path / "whole", ["a", "b"], every=16)
     whole, every = checkpoint(tmp_path / "whole"), list(drawn)
     assert every[0][1] == [0.25] * 4
     assert max(every[-1][1]) > 0.3
     drawn.clear()
     stop_at.add(30)
     with pytest.raises(KeyboardInterrupt, match="stopped at step 30"):
-        train_hybrid(config(), IMAGES, LABELS, tmp_path / "again", ["a", "b"], every=16)
-    train_hybrid(config(), IMAGES, LABELS, tmp_path / "again", ["a", "b"], every=16)
+        train(HybridDenoising(config(), IMAGES, LABELS), tmp_path / "again", ["a", "b"], every=16)
+    train(HybridDenoising(config(), IMAGES, LABELS), tmp_path / "again", ["a", "b"], every=16)
     assert drawn == every
     end = checkpoint(tmp_path / "again")
     for part in ("network", "mean", "memory"):
@@ -129,7 +130,7 @@ def test_a_trained_model_is_one_that_improved_ddpm_samples_from(tmp_path):
     """A picture is all black or all white, as its label says."""
     images = torch.tensor([0, 255], dtype=torch.uint8).repeat(10).reshape(20, 1, 1, 1).repeat(1, 1, 4, 4)
     made = config(images=16 * 120, batch=16, rate=3e-2, ema=0.9, bound=0.3, steps=3, dropout=0.5, predicts="v")
-    den = fewstep.load(train_hybrid(made, images, LABELS, tmp_path, ["black", "white"], every=120))
+    den = fewstep.load(train(HybridDenoising(made, images, LABELS), tmp_path, ["black", "white"], every=120))
     assert isinstance(den, TwoHeaded)
     with torch.no_grad():
         x, told = torch.randn(8, 1, 4, 4), den.told(torch.tensor([0.5]).double())

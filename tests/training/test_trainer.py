@@ -9,7 +9,7 @@ import torch
 
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.networks import build, weights
-from fewstep.training import loop, trainer
+from fewstep.training import denoising, trainer
 from fewstep.training.config import TrainingConfig
 
 NET = {"kind": "unet", "channels": 1, "classes": 2, "width": 8, "multipliers": [1], "attention": [0], "patch": 2}
@@ -18,7 +18,9 @@ IMAGES, LABELS = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8), torch.ara
 
 
 def train(out, every=10, **fields):
-    return loop.train(TrainingConfig(**{**FIELDS, **fields}), IMAGES, LABELS, out, ["a", "b"], every=every)
+    return trainer.train(
+        denoising.Denoising(TrainingConfig(**{**FIELDS, **fields}), IMAGES, LABELS), out, ["a", "b"], every=every
+    )
 
 
 def checkpoint(out):
@@ -32,7 +34,7 @@ def same(one, other):
 @pytest.fixture
 def losses(monkeypatch):
     """The loss of every step, by step; a step in `stop_at` also sends this process a signal."""
-    seen, compute = {"stop_at": {}}, loop.loss
+    seen, compute = {"stop_at": {}}, denoising.loss
 
     def watched(config, network, images, labels, step, device):
         if step in seen["stop_at"]:
@@ -41,7 +43,7 @@ def losses(monkeypatch):
         seen[step] = value.item()
         return value
 
-    monkeypatch.setattr(loop, "loss", watched)
+    monkeypatch.setattr(denoising, "loss", watched)
     return seen
 
 
@@ -89,7 +91,7 @@ def test_checkpoints_inside_an_interval_change_nothing_but_are_not_counted_as_ti
     tmp_path, monkeypatch, capsys, whole, losses
 ):
     """With a clock of half a second a step and of 100 s a write, each line says 8/0.5 = 16 images a second."""
-    clock, compute, put = [0.0], loop.loss, trainer.write_atomically
+    clock, compute, put = [0.0], denoising.loss, trainer.write_atomically
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", 1.4)
     written = []
@@ -101,7 +103,7 @@ def test_checkpoints_inside_an_interval_change_nothing_but_are_not_counted_as_ti
 
         return spending
 
-    monkeypatch.setattr(loop, "loss", spend(0.5, compute))
+    monkeypatch.setattr(denoising, "loss", spend(0.5, compute))
     monkeypatch.setattr(trainer, "write_atomically", spend(100, lambda *a: (written.append(a), put(*a))))
     capsys.readouterr()
     train(tmp_path)
@@ -150,15 +152,15 @@ def test_answer_runs_in_the_precision_and_speaks_float32():
 def test_data_that_does_not_fit_is_refused(tmp_path):
     config = TrainingConfig(**FIELDS)
     with pytest.raises(ArgumentError, match="pictures of 1 channels, the data has 3"):
-        loop.train(config, IMAGES.repeat(1, 3, 1, 1), LABELS, tmp_path, ["a", "b"])
+        trainer.train(denoising.Denoising(config, IMAGES.repeat(1, 3, 1, 1), LABELS), tmp_path, ["a", "b"])
     with pytest.raises(ArgumentError, match="2 classes, the data 3: "):
-        loop.train(config, IMAGES, LABELS, tmp_path, ["a", "b", "c"])
+        trainer.train(denoising.Denoising(config, IMAGES, LABELS), tmp_path, ["a", "b", "c"])
 
 
 def test_the_running_mean_follows_its_formula(tmp_path):
     """θ̄ ← d·θ̄ + (1 − d)·θ with d = 1/10, then 2/11 cut off at the decay asked for."""
     config = TrainingConfig(**{**FIELDS, "ema": 0.15, "rate": 1.0})
-    state = trainer.Trainer(loop.Denoising(config, IMAGES, LABELS), tmp_path, ["a", "b"], "cpu")
+    state = trainer.Trainer(denoising.Denoising(config, IMAGES, LABELS), tmp_path, ["a", "b"], "cpu")
     flat = torch.nn.utils.parameters_to_vector
     mean = flat(state.network.parameters()).detach().clone()
     for decay in (0.1, 0.15, 0.15):

@@ -27,6 +27,10 @@ class AdamWTask(ABC):
         """A linear rise times a cosine that falls to 0."""
         return float(self.config.rate * warm_cosine(step, self.config.images // self.config.batch))
 
+    def ships(self, network: nn.Module) -> nn.Module:
+        """The network itself."""
+        return network
+
     def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
         """Nothing beyond the loss: such a network is judged by its samples."""
         return {}

@@ -7,7 +7,6 @@ What a hides is in no loss: it is set to 0 before the first step.  The best h is
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from fewstep.errors import ArgumentError
 from fewstep.paths import from_json
 from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import TrainingConfig
-from fewstep.training.loop import draws, told_of
-from fewstep.training.trainer import Trainer, answer, first_draws
+from fewstep.training.denoising import draws, told_of
+from fewstep.training.trainer import answer, first_draws
 
 # Generators of the masks, beside those of the steps.
 MASKS, MORE = 2**32 - 1, 2**31
@@ -39,12 +38,24 @@ class AmbientDenoising(AdamWTask):
         images: uint8 (images, channels, height, width), 0 where they were not seen.
         labels: int64 (images,).
         seen: `masks` of the images.
+
+    Raises:
+        ArgumentError: the config asks for what cannot be learnt from masked data.
     """
 
     config: TrainingConfig
     images: Tensor
     labels: Tensor
     seen: Tensor
+
+    def __post_init__(self) -> None:
+        config = self.config
+        if config.predicts != "x0" or config.flip or not (0 < config.hidden < 1 and 0 < config.further < 1):
+            raise ArgumentError(
+                "a masked network predicts x0 from pictures that are not mirrored, with hidden and further in (0, 1); "
+                f"got predicts={config.predicts!r}, flip={config.flip}, hidden={config.hidden}, "
+                f"further={config.further}"
+            )
 
     def describe(self) -> dict[str, Any]:
         """As a denoiser's."""
@@ -65,31 +76,12 @@ class AmbientDenoising(AdamWTask):
         return (off.square() * weight).sum() / (weight.sum() * x0.shape[1])
 
 
-def train_ambient(
-    config: TrainingConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train a masked denoiser; `config.hidden` of every picture is hidden for good, and never used.
+def masked(config: TrainingConfig, images: Tensor, labels: Tensor) -> AmbientDenoising:
+    """The task on pictures of which `config.hidden` is hidden for good: it is 0 before the first step.
 
     Args:
         config: the run, with a network of kind "masked" that predicts "x0".
-        images, labels, out, classes, every, device: as `train` takes them.
-
-    Raises:
-        ArgumentError: the config asks for what cannot be learnt from masked data, or the data does not fit.
-        WeightsError: the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
+        images, labels: as `AmbientDenoising` takes them, but whole.
     """
-    if config.predicts != "x0" or config.flip or not (0 < config.hidden < 1 and 0 < config.further < 1):
-        raise ArgumentError(
-            "a masked network predicts x0 from pictures that are not mirrored, with hidden and further in (0, 1); got "
-            f"predicts={config.predicts!r}, flip={config.flip}, hidden={config.hidden}, further={config.further}"
-        )
     seen = masks(config, images)
-    return Trainer(AmbientDenoising(config, images * seen, labels, seen), Path(out), classes, device).run(every)
+    return AmbientDenoising(config, images * seen, labels, seen)

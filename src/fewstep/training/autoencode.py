@@ -7,7 +7,6 @@ AdamW; the rate rises over 500 steps and then falls as a cosine to 0. `trainer` 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 
 from fewstep.errors import ArgumentError
 from fewstep.networks.vae import VAE
+from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import AutoencoderConfig
-from fewstep.training.trainer import Trainer, answer, first_draws, warm_cosine
+from fewstep.training.trainer import answer, first_draws
 
 JUDGED = 2048
 
@@ -27,14 +27,17 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Autoencoding:
+class Autoencoding(AdamWTask):
     """The task of an autoencoder, see `trainer.Task`.
 
     Args:
         config: the run.
-        images: uint8 (images, channels, height, width).
+        images: uint8 (images, channels, height, width), the sides multiples of 4.
         labels: int64 (images,); the autoencoder is not told them.
-        test: images that are only looked at when the run is done.
+        test: images of the same shape that are only looked at when the run is done.
+
+    Raises:
+        ArgumentError: the sides are no multiples of 4, or the test images have another shape.
     """
 
     config: AutoencoderConfig
@@ -42,18 +45,12 @@ class Autoencoding:
     labels: Tensor
     test: Tensor | None = None
 
-    @property
-    def ema(self) -> float:
-        """The decay of the running mean of the weights."""
-        return self.config.ema
-
-    def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """AdamW with little decay."""
-        return torch.optim.AdamW(network.parameters(), lr=self.config.rate, weight_decay=0.01, betas=(0.9, 0.99))
-
-    def rate(self, step: int) -> float:
-        """A linear rise times a cosine that falls to 0."""
-        return self.config.rate * warm_cosine(step, self.config.images // self.config.batch)
+    def __post_init__(self) -> None:
+        images, test = self.images, self.test
+        if images.shape[2] % 4 or images.shape[3] % 4:
+            raise ArgumentError(f"an autoencoder needs sides that are multiples of 4, got {tuple(images.shape[2:])}")
+        if test is not None and (test.shape[1:] != images.shape[1:] or len(test) == 0):
+            raise ArgumentError(f"test needs images of shape {tuple(images.shape[1:])}, got {tuple(test.shape)}")
 
     def loss(self, network: nn.Module, step: int, device: str) -> Tensor:
         """The squared error and a little of the divergence, on the batch of a step."""
@@ -80,38 +77,3 @@ class Autoencoding:
         psnr = float((10 * (4 / error).log10()).mean())
         print(f"PSNR {psnr:.2f} dB on {len(images)} images", flush=True)
         return {"mse": float(error.mean()), "psnr": psnr, "on_test_images": self.test is not None}
-
-
-def train_autoencoder(
-    config: AutoencoderConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    test: Tensor | None = None,
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train an autoencoder and write the running mean of its weights, with its error.
-
-    Args:
-        config: the run.
-        images: uint8 (images, channels, height, width), the sides multiples of 4.
-        labels: int64 (images,).
-        out: a folder; `checkpoint.pt` there is resumed from, `model.safetensors` is the result.
-        classes: the names of the classes.
-        test: test images of the same shape.
-        every: steps between lines of progress.
-        device: "cpu", "cuda", "mps".
-
-    Raises:
-        ArgumentError: the data does not fit the network or the test data, or the checkpoint is of another run.
-        WeightsError: the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop.
-    """
-    if images.shape[2] % 4 or images.shape[3] % 4:
-        raise ArgumentError(f"an autoencoder needs sides that are multiples of 4, got {tuple(images.shape[2:])}")
-    if test is not None and (test.shape[1:] != images.shape[1:] or len(test) == 0):
-        raise ArgumentError(f"test needs images of shape {tuple(images.shape[1:])}, got {tuple(test.shape)}")
-    return Trainer(Autoencoding(config, images, labels, test), Path(out), classes, device).run(every)

@@ -11,7 +11,6 @@ AdamW; the rate rises over 500 steps and then falls as a cosine to 0. `trainer` 
 
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from fewstep.paths.bridge import NodeBridge
 from fewstep.restoration.from_picture import degradation
 from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import BridgeConfig
-from fewstep.training.trainer import Trainer, answer, first_draws
+from fewstep.training.trainer import answer, first_draws
 
 CHUNK = 1000
 TARGETS = ("x0", "residual", "eps", "flow", "velocity", "residual+eps")
@@ -109,11 +108,24 @@ class Restoring(AdamWTask):
         config: the run.
         images: uint8 (images, channels, height, width).
         labels: int64 (images,); the network is not told them.
+
+    Raises:
+        ArgumentError: the path is no bridge, the network's answers are not what it predicts, the pictures cannot be
+            degraded so, or the classifier of a perceptual loss looks at others.
     """
 
     config: BridgeConfig
     images: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        config, wanted = self.config, 2 if self.config.predicts == "residual+eps" else 1
+        if config.network.get("answers", 1) != wanted:
+            raise ArgumentError(f"{config.predicts!r} takes a network with answers = {wanted}, got {config.network}")
+        x0, y, t, noise = self.draws(0)
+        target(self.path, config.predicts, t[:, None, None, None], x0, y, noise)
+        if config.perceptual:
+            self.features("cpu")
 
     @cached_property
     def path(self) -> Bridge:
@@ -176,35 +188,3 @@ class Restoring(AdamWTask):
             "degrade": config.degrade, "degrade_noise": config.noise,
         }  # fmt: skip
         return {**told, "balance": list(self.moments)} if config.balanced else told
-
-
-def train_bridge(
-    config: BridgeConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train a restoration network and write the running mean of its weights as a model of ours.
-
-    Args:
-        config: the run.
-        images, labels, out, classes, every, device: as `train` takes them; the labels are not used.
-
-    Raises:
-        ArgumentError: the path is no bridge, the network's answers are not what it predicts, the pictures cannot be
-            degraded so, or the checkpoint is of another run.
-        WeightsError: the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
-    """
-    task, wanted = Restoring(config, images, labels), 2 if config.predicts == "residual+eps" else 1
-    if config.network.get("answers", 1) != wanted:
-        raise ArgumentError(f"{config.predicts!r} takes a network with answers = {wanted}, got {config.network}")
-    x0, y, t, noise = task.draws(0)
-    target(task.path, config.predicts, t[:, None, None, None], x0, y, noise)
-    if config.perceptual:
-        task.features(device)
-    return Trainer(task, Path(out), classes, device).run(every)

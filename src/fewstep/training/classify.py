@@ -7,7 +7,6 @@ SGD with Nesterov momentum 0.9; the rate falls linearly to 0. `trainer` takes th
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional
 from fewstep.errors import ArgumentError
 from fewstep.networks.features import Features
 from fewstep.training.config import ClassifierConfig
-from fewstep.training.trainer import Trainer, answer, first_draws
+from fewstep.training.trainer import answer, first_draws
 
 
 def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -44,13 +43,24 @@ class Classifying:
         config: the run.
         images: uint8 (images, channels, height, width).
         labels: int64 (images,), each in 0 … classes − 1.
-        test: images and labels that are only looked at when the run is done.
+        test: images of the same shape and labels that are only looked at when the run is done.
+
+    Raises:
+        ArgumentError: the pictures are no larger than `config.shift`, or the test data does not fit them.
     """
 
     config: ClassifierConfig
     images: Tensor
     labels: Tensor
     test: tuple[Tensor, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        images, test = self.images, self.test
+        if self.config.shift >= min(images.shape[2:]):
+            raise ArgumentError(f"shift must be less than the sides {tuple(images.shape[2:])}, got {self.config.shift}")
+        if test is not None and (test[0].shape[1:] != images.shape[1:] or not 0 < len(test[0]) == len(test[1])):
+            have, want = tuple(test[0].shape), tuple(images.shape[1:])
+            raise ArgumentError(f"test needs labelled images of shape {want}, got {have} with {len(test[1])} labels")
 
     @property
     def ema(self) -> float:
@@ -78,6 +88,10 @@ class Classifying:
         """Nothing beyond its shape and classes."""
         return {}
 
+    def ships(self, network: nn.Module) -> nn.Module:
+        """The network itself."""
+        return network
+
     def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
         """The share of the test images whose class it names."""
         if self.test is None:
@@ -88,39 +102,3 @@ class Classifying:
         accuracy = (named == labels).double().mean().item()
         print(f"accuracy {accuracy:.4f} on {len(labels)} test images", flush=True)
         return {"test_accuracy": accuracy, "test_images": len(labels)}
-
-
-def train_classifier(
-    config: ClassifierConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    test: tuple[Tensor, Tensor] | None = None,
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train a classifier and write it as a model of ours, with its accuracy where there are test images.
-
-    Args:
-        config: the run.
-        images: uint8 (images, channels, height, width), the sides above `config.shift`.
-        labels: int64 (images,), each in 0 … classes − 1.
-        out: a folder; `checkpoint.pt` there is resumed from, `model.safetensors` is the result.
-        classes: the names of the classes.
-        test: test images of the same shape and their labels.
-        every: steps between lines of progress.
-        device: "cpu", "cuda", "mps".
-
-    Raises:
-        ArgumentError: the data does not fit the network or the test data, or the checkpoint is of another run.
-        WeightsError: the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop.
-    """
-    if config.shift >= min(images.shape[2:]):
-        raise ArgumentError(f"shift must be less than the sides {tuple(images.shape[2:])}, got {config.shift}")
-    if test is not None and (test[0].shape[1:] != images.shape[1:] or not 0 < len(test[0]) == len(test[1])):
-        have, want = tuple(test[0].shape), tuple(images.shape[1:])
-        raise ArgumentError(f"test needs labelled images of shape {want}, got {have} with {len(test[1])} labels")
-    return Trainer(Classifying(config, images, labels, test), Path(out), classes, device).run(every)

@@ -9,7 +9,6 @@ What importance sampling has seen of each step is the task's memory, which a che
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +18,8 @@ from fewstep.denoisers.learned_variance import TwoHeaded, wrap_with_variance
 from fewstep.paths import from_json
 from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import HybridConfig
-from fewstep.training.loop import lam_range, told_of
-from fewstep.training.trainer import Trainer, answer, first_draws
+from fewstep.training.denoising import lam_range, told_of
+from fewstep.training.trainer import answer, first_draws
 from fewstep.training.variational import Chain, ImportanceTimes
 
 BINS = 256
@@ -86,27 +85,3 @@ class HybridDenoising(AdamWTask):
         if config.importance:
             self.importance.record(index, each)
         return (weight.to(each) * each).mean()
-
-
-def train_hybrid(
-    config: HybridConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train a denoiser that tells variances, and write it as a model of ours.
-
-    Args:
-        config: the run, with a network of kind "variance".
-        images, labels, out, classes, every, device: as `train` takes them.
-
-    Raises:
-        ArgumentError: the data does not fit the network, or the checkpoint is of another run.
-        WeightsError: the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
-    """
-    return Trainer(HybridDenoising(config, images, labels), Path(out), classes, device).run(every)

@@ -1,23 +1,22 @@
-"""Training of a denoiser of latents: the pictures are encoded once, then it is the training of `loop` on their codes.
+"""Training of a denoiser of latents: the pictures are encoded once, then it is `denoising` on their codes.
 
     z = (μ(x) − shift)·scale
 
 shift and scale come from the mean and the deviation of each channel of μ over the training data.
 """
 
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep.errors import ArgumentError
 from fewstep.networks import weights
 from fewstep.networks.latent import LatentNetwork
 from fewstep.networks.vae import VAE
 from fewstep.training.config import TrainingConfig
-from fewstep.training.loop import Denoising
-from fewstep.training.trainer import Trainer
+from fewstep.training.denoising import Denoising
 
 CHUNK = 500
 
@@ -36,26 +35,47 @@ def moments(z: Tensor) -> tuple[Tensor, Tensor]:
     return flat.mean(1).half().float(), (1 / flat.std(1)).half().float()
 
 
-def train_latent(
-    config: TrainingConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train a denoiser of the latents of `config.autoencoder`, and write both as one model.
+@dataclass(frozen=True)
+class LatentDenoising(Denoising):
+    """The task of a denoiser of latents, see `trainer.Task`; what ships is it and its autoencoder.
+
+    Args:
+        config, labels: as a denoiser's.
+        images: the codes less `shift` and times `scale`, float16.
+        autoencoder: what made them.
+        shift, scale: (latent,).
+        picture: the shape of what was encoded, (channels, height, width).
+    """
+
+    autoencoder: VAE
+    shift: Tensor
+    scale: Tensor
+    picture: tuple[int, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """As a denoiser's, and the shape of a picture."""
+        return {**super().describe(), "picture": list(self.picture)}
+
+    def ships(self, network: nn.Module) -> nn.Module:
+        """The network and its autoencoder as one."""
+        both = LatentNetwork(network, self.autoencoder.cpu())
+        both.shift.copy_(self.shift)
+        both.scale.copy_(self.scale)
+        return both
+
+
+def latent(config: TrainingConfig, images: Tensor, labels: Tensor, device: str = "cpu") -> LatentDenoising:
+    """The task on the latents of `config.autoencoder`, which are made here.
 
     Args:
         config: the run; `flip` encodes the mirrored pictures too.
-        images, labels, out, classes, every, device: as `train` takes them.
+        images: uint8 (images, channels, height, width).
+        labels: int64 (images,), each in 0 … classes − 1.
+        device: where they are encoded.
 
     Raises:
-        ArgumentError: the file is no autoencoder, or the data does not fit it or the network.
-        WeightsError: the autoencoder or the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
+        ArgumentError: the file is no autoencoder, or the pictures do not fit it.
+        WeightsError: the autoencoder cannot be read.
     """
     autoencoder, _ = weights.read(config.autoencoder)
     if not isinstance(autoencoder, VAE):
@@ -69,13 +89,5 @@ def train_latent(
     shift, scale = moments(z)
     for part in z.split(CHUNK):
         part.copy_((part.float() - shift[:, None, None]) * scale[:, None, None])
-    task = Denoising(replace(config, flip=False), z, torch.cat([labels, labels]) if config.flip else labels)
-    file = Trainer(task, Path(out), classes, device).run(every)
-    network, told = weights.read(file)
-    both = LatentNetwork(network, autoencoder.cpu())
-    both.shift.copy_(shift)
-    both.scale.copy_(scale)
-    for known in ("format", "version", "network"):
-        told.pop(known)
-    weights.write(file, both, {**told, "picture": list(images.shape[1:])})
-    return file
+    twice = torch.cat([labels, labels]) if config.flip else labels
+    return LatentDenoising(replace(config, flip=False), z, twice, autoencoder, shift, scale, tuple(images.shape[1:]))

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from fewstep.errors import ArgumentError
-from fewstep.training.ambient import train_ambient
-from fewstep.training.autoencode import train_autoencoder
-from fewstep.training.bridges import train_bridge
-from fewstep.training.classify import train_classifier
+from fewstep.training.ambient import masked
+from fewstep.training.autoencode import Autoencoding
+from fewstep.training.bridges import Restoring
+from fewstep.training.classify import Classifying
 from fewstep.training.config import (
+    AnyConfig,
     AutoencoderConfig,
     BridgeConfig,
     ClassifierConfig,
@@ -16,10 +19,39 @@ from fewstep.training.config import (
     read_config,
 )
 from fewstep.training.data import class_names, read_images
-from fewstep.training.hybrid import train_hybrid
-from fewstep.training.latents import train_latent
-from fewstep.training.loop import train
-from fewstep.training.trainer import choose_device
+from fewstep.training.denoising import Denoising
+from fewstep.training.hybrid import HybridDenoising
+from fewstep.training.latents import latent
+from fewstep.training.trainer import Task, choose_device, train
+
+
+def task_of(
+    config: AnyConfig, images: Tensor, labels: Tensor, test: tuple[Tensor, Tensor] | None = None, device: str = "cpu"
+) -> Task:
+    """The task that a config describes, on these pictures.
+
+    Args:
+        config: the run; its kind and that of its network say which task.
+        images: uint8 (images, channels, height, width).
+        labels: int64 (images,), each in 0 … classes − 1.
+        test: pictures and labels that a classifier or an autoencoder is measured on.
+        device: where latents are encoded.
+
+    Raises:
+        ArgumentError: the pictures do not fit the config.
+    """
+    match config:
+        case BridgeConfig():
+            return Restoring(config, images, labels)
+        case HybridConfig():
+            return HybridDenoising(config, images, labels)
+        case AutoencoderConfig():
+            return Autoencoding(config, images, labels, None if test is None else test[0])
+        case ClassifierConfig():
+            return Classifying(config, images, labels, test)
+    if config.autoencoder:
+        return latent(config, images, labels, device)
+    return (masked if config.network.get("kind") == "masked" else Denoising)(config, images, labels)
 
 
 def train_from_files(
@@ -42,18 +74,7 @@ def train_from_files(
         raise ArgumentError(f"test pictures are for classifiers and autoencoders; {config} describes a denoiser")
     (images, labels), told = read_images(data), class_names(data)
     names = told or [str(label) for label in range(settings.network.get("classes", int(labels.max()) + 1))]
-    if isinstance(settings, BridgeConfig):
-        return train_bridge(settings, images, labels, out, names, device=chosen)
-    if isinstance(settings, HybridConfig):
-        return train_hybrid(settings, images, labels, out, names, device=chosen)
-    if isinstance(settings, AutoencoderConfig):
-        held_out = None if test is None else read_images(test)[0]
-        return train_autoencoder(settings, images, labels, out, names, held_out, device=chosen)
-    if not isinstance(settings, ClassifierConfig):
-        masked = settings.network.get("kind") == "masked"
-        learn = train_latent if settings.autoencoder else train_ambient if masked else train
-        return learn(settings, images, labels, out, names, device=chosen)
-    if test is not None and told != class_names(test):
-        raise ArgumentError(f"the classes of {test} are {class_names(test)}, those of {data} are {told}")
     judged_on = None if test is None else read_images(test)
-    return train_classifier(settings, images, labels, out, names, judged_on, device=chosen)
+    if isinstance(settings, ClassifierConfig) and test is not None and told != class_names(test):
+        raise ArgumentError(f"the classes of {test} are {class_names(test)}, those of {data} are {told}")
+    return train(task_of(settings, images, labels, judged_on, chosen), out, names, device=chosen)

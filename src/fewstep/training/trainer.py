@@ -64,6 +64,9 @@ class Task(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the model file says of itself beside its network, its classes and its training."""
 
+    def ships(self, network: nn.Module) -> nn.Module:
+        """What the model file holds: the network, or one that holds it."""
+
     def judge(self, network: nn.Module, device: str) -> dict[str, Any]:
         """What is measured of the finished network."""
 
@@ -200,7 +203,7 @@ class Trainer:
         }  # fmt: skip
         shape, range_ = list(self.task.images.shape[1:]), [-1, 1]
         told = {**self.task.describe(), "shape": shape, "range": range_, "classes": self.classes, "training": training}
-        write(self.out / MODEL, self.mean, told)
+        write(self.out / MODEL, self.task.ships(self.mean), told)
         return self.out / MODEL
 
     def run(self, every: int) -> Path:
@@ -236,6 +239,27 @@ class Trainer:
                 return self.report()
             if stopped or time.perf_counter() >= until:
                 return ""
+
+
+def train(task: Task, out: str | Path, classes: list[str], every: int = 200, device: str = "cpu") -> Path:
+    """Learn a task and write what ships, with what was measured of it, as a model of ours; its file.
+
+    A checkpoint is written every minute, at the end, and when the process is asked to stop (SIGTERM, Ctrl-C).
+
+    Args:
+        task: the config, the pictures and the loss.
+        out: a folder; `checkpoint.pt` there is resumed from, `model.safetensors` is the result.
+        classes: the names of the classes.
+        every: steps between lines of progress.
+        device: "cpu", "cuda", "mps".
+
+    Raises:
+        ArgumentError: the data does not fit the network, or the checkpoint is of another run.
+        WeightsError: the checkpoint cannot be read.
+        NumericalError: the loss is not finite.
+        KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
+    """
+    return Trainer(task, Path(out), classes, device).run(every)
 
 
 @contextmanager

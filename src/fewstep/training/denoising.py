@@ -8,7 +8,6 @@ AdamW; the rate rises over 500 steps and then falls as a cosine to 0. `trainer` 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from fewstep.paths import change_of_basis, from_json
 from fewstep.training.adamw import AdamWTask
 from fewstep.training.config import TrainingConfig
-from fewstep.training.trainer import Trainer, answer, first_draws
+from fewstep.training.trainer import answer, first_draws
 
 
 def lam_range(config: TrainingConfig) -> tuple[float, float]:
@@ -79,34 +78,3 @@ class Denoising(AdamWTask):
     def describe(self) -> dict[str, Any]:
         """Path, prediction and what the network is told of time and class."""
         return told_of(self.config)
-
-
-def train(
-    config: TrainingConfig,
-    images: Tensor,
-    labels: Tensor,
-    out: str | Path,
-    classes: list[str],
-    every: int = 200,
-    device: str = "cpu",
-) -> Path:
-    """Train a denoiser and write the running mean of its weights as a model of ours.
-
-    A checkpoint is written every minute, at the end, and when the process is asked to stop (SIGTERM, Ctrl-C).
-
-    Args:
-        config: the run.
-        images: uint8 (images, channels, height, width).
-        labels: int64 (images,), each in 0 … classes − 1.
-        out: a folder; `checkpoint.pt` there is resumed from, `model.safetensors` is the result.
-        classes: the names of the classes.
-        every: steps between lines of progress.
-        device: "cpu", "cuda", "mps".
-
-    Raises:
-        ArgumentError: the data does not fit the network, or the checkpoint is of another run.
-        WeightsError: the checkpoint cannot be read.
-        NumericalError: the loss is not finite.
-        KeyboardInterrupt: the process was asked to stop.
-    """
-    return Trainer(Denoising(config, images, labels), Path(out), classes, device).run(every)

@@ -12,9 +12,10 @@ import torch
 
 from fewstep.errors import ArgumentError, NumericalError, WeightsError
 from fewstep.networks import weights
-from fewstep.training import loop
+from fewstep.training import trainer
 from fewstep.training.config import TrainingConfig, read_config
 from fewstep.training.data import read_images
+from fewstep.training.denoising import Denoising, loss
 
 NET = {"kind": "unet", "channels": 1, "classes": 2, "width": 8, "multipliers": [1], "attention": [0], "patch": 2}
 FIELDS = {"network": NET, "path": {"kind": "flow"}, "predicts": "flow", "images": 480, "batch": 8}
@@ -23,8 +24,8 @@ IMAGES, LABELS = torch.full((20, 1, 8, 8), 200, dtype=torch.uint8), torch.arange
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, {here!r})
-import test_loop as t
-t.loop.train(t.TrainingConfig(**t.FIELDS), t.IMAGES, t.LABELS, sys.argv[1], ["a", "b"], every=10)
+import test_denoising as t
+t.trainer.train(t.Denoising(t.TrainingConfig(**t.FIELDS), t.IMAGES, t.LABELS), sys.argv[1], ["a", "b"], every=10)
 """
 
 
@@ -55,7 +56,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 def test_it_learns_a_constant_picture(tmp_path, capsys):
     """All data is one picture, so flow = ε − x₀ is known from x and the loss can fall far below its start."""
     config = TrainingConfig(**{**FIELDS, "images": 8 * 1200, "rate": 3e-3})
-    loop.train(config, IMAGES, LABELS, tmp_path, ["a", "b"], every=100)
+    trainer.train(Denoising(config, IMAGES, LABELS), tmp_path, ["a", "b"], every=100)
     losses = [float(line.split()[5]) for line in capsys.readouterr().out.splitlines()]
     assert losses[-1] < 0.25 * losses[0]
     model = weights.read(tmp_path / "model.safetensors")[1]
@@ -75,26 +76,26 @@ def test_the_target_is_the_paths_own():
 
         return net
 
-    assert float(loop.loss(config, exact(1), IMAGES, LABELS, 0)) < 1e-4
-    assert float(loop.loss(config, exact(-1), IMAGES, LABELS, 0)) > 1
+    assert float(loss(config, exact(1), IMAGES, LABELS, 0)) < 1e-4
+    assert float(loss(config, exact(-1), IMAGES, LABELS, 0)) > 1
 
 
 def test_another_runs_or_a_damaged_checkpoint_and_wrong_labels_are_refused(tmp_path):
-    loop.train(TrainingConfig(**FIELDS), IMAGES, LABELS, tmp_path, ["a", "b"], every=60)
+    trainer.train(Denoising(TrainingConfig(**FIELDS), IMAGES, LABELS), tmp_path, ["a", "b"], every=60)
     with pytest.raises(ArgumentError, match="another rate"):
-        loop.train(TrainingConfig(**{**FIELDS, "rate": 0.5}), IMAGES, LABELS, tmp_path, ["a", "b"])
+        trainer.train(Denoising(TrainingConfig(**{**FIELDS, "rate": 0.5}), IMAGES, LABELS), tmp_path, ["a", "b"])
     (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:500])
     with pytest.raises(WeightsError, match="cannot be read"):
-        loop.train(TrainingConfig(**FIELDS), IMAGES, LABELS, tmp_path, ["a", "b"])
+        trainer.train(Denoising(TrainingConfig(**FIELDS), IMAGES, LABELS), tmp_path, ["a", "b"])
     for labels in (LABELS + 1, LABELS[:3]):
         with pytest.raises(ArgumentError, match="every image needs a label"):
-            loop.train(TrainingConfig(**FIELDS), IMAGES, labels, tmp_path / "new", ["a", "b"])
+            trainer.train(Denoising(TrainingConfig(**FIELDS), IMAGES, labels), tmp_path / "new", ["a", "b"])
 
 
 def test_nan_ends_the_run(tmp_path):
     config = TrainingConfig(**{**FIELDS, "rate": float("inf")})
     with pytest.raises(NumericalError, match="not finite"):
-        loop.train(config, IMAGES, LABELS, tmp_path, ["a", "b"], every=5)
+        trainer.train(Denoising(config, IMAGES, LABELS), tmp_path, ["a", "b"], every=5)
 
 
 def test_configs(tmp_path):
