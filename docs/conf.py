@@ -9,7 +9,7 @@ project = "fewstep"
 author = "the fewstep authors"
 extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery",
-    "methods_page",
+    "sphinx-mathjax-offline", "methods_page",
 ]  # fmt: skip
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 sphinx_gallery_conf = {
