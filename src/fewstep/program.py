@@ -39,7 +39,9 @@ class Run:
     cond: Mapping[str, Any]
     noise: KeyedNoise
     evaluations: int = 0
+    # The sum of every answer and the step of its question: what a look for NaN needs, at no copy to the host.
     sums: list[Tensor] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     since_jump: int = 10**9
     answer: tuple[Tensor, Tensor, Question | None] | None = None
     # The answers to move with, where a search chooses between ask and move which rows go on.
@@ -102,7 +104,8 @@ class Program:
         device: where it runs.
 
     Raises:
-        ArgumentError: another path, or the network's prediction does not tell x̂₀ at one of the plan's times.
+        ArgumentError: another path, the network's prediction does not tell x̂₀ at one of the plan's times, or the plan
+            has several questions a step beside a guide that needs one.
     """
 
     def __init__(
@@ -124,8 +127,22 @@ class Program:
         self.folds = denoiser.predicts != "x0" and not any(g.level in ("network", "answer") for g in guides)
         self.rows = self._rows(plan)
         self.spans = _spans(self.rows)
+        # Which steps of a run these are; a loop that takes a run by several plans says so.
+        self.before, self.of = 0, len(self.rows)
+        self._refuse_stages()
         # Draws are numbered by their step with room for the most that any step makes, so that none is used twice.
         self.draws = max(int(p.N.index[:, 2].max()) + 1 if len(p.N) else 0 for p in (plan, *plan.restarts))
+
+    def _refuse_stages(self) -> None:
+        """Refuse a plan of several questions a step beside a guide that acts once a step."""
+        if all(begins for begins, _ in self.spans) and all(len(row.questions) < 2 for row in self.rows):
+            return
+        for guide in self.guides:
+            if guide.needs_one_question():
+                raise ArgumentError(
+                    f"{guide!r} acts once a step and cannot be shared among stages: take a solver that asks once a "
+                    "step, such as ddim or dpm-solver++"
+                )
 
     @cached_property
     def restarts(self) -> list[list[Row]]:
@@ -168,7 +185,7 @@ class Program:
                 x = run.registers[0]
                 assert x is not None
                 believed = self.preview(run) if row.questions else None
-                ask = self._ask(run, x, row.t_next, index, believed)
+                ask = self._ask(run, x, row.t_next, index, believed, torch.is_grad_enabled())
                 run.registers[0], run.memories[place], jumped = guide.move(_of(ask, place), x, run.memories[place])
                 run.since_jump = 0 if jumped else run.since_jump
 
@@ -186,7 +203,7 @@ class Program:
 
         begins, end = self.spans[index]
         return Ask(
-            x, t, end, index, len(self.rows), self.denoiser, noise, again, run.cond, x0, through, begins and first
+            x, t, end, self.before + index, self.of, self.denoiser, noise, again, run.cond, x0, through, begins & first
         )
 
     def _answers(self, run: Run, row: Row, index: int) -> list[Tensor]:
@@ -201,15 +218,16 @@ class Program:
         else:
             asked = [(x, q.told, [Branch(run.cond)]) for x, q in zip(states, row.questions, strict=True)]
             raws, _ = ask_together(self.denoiser, asked)
-        self._count(run, raws)
+        self._count(run, raws, index)
         run.answer = (states[-1], raws[-1], row.questions[-1])
         if self.folds or self.denoiser.predicts == "x0":
             return raws
         return [self._x0(q, x, raw) for q, x, raw in zip(row.questions, states, raws, strict=True)]
 
     @staticmethod
-    def _count(run: Run, raws: list[Tensor]) -> None:
+    def _count(run: Run, raws: list[Tensor], index: int) -> None:
         run.evaluations += len(raws)
+        run.steps += [index] * len(raws)
         run.sums += [raw.sum(dtype=torch.float32 if raw.dtype.itemsize < 4 else None).detach() for raw in raws]
 
     def _x0(self, question: Question, x: Tensor, raw: Tensor) -> Tensor:
@@ -237,7 +255,7 @@ class Program:
                 (ask.x, question.told, [Branch(ask.cond), *(b for some in branches for b in some)])
                 for question, ask, branches in zip(row.questions, asks, wanted, strict=True)
             ])  # fmt: skip
-            self._count(run, raws)
+            self._count(run, raws, index)
             return [
                 self._mixed(run, question, ask, [len(some) for some in branches], [raws[i] for i in found])
                 for question, ask, branches, found in zip(row.questions, asks, wanted, places, strict=True)

@@ -11,6 +11,7 @@ from fewstep.guidance.pag import look_nowhere
 from fewstep.guidance.sag import attended_places, blurred
 from fewstep.networks import UNet
 from fewstep.networks.anatomy import Attended, Edit, anatomy_of
+from fewstep.plan import Builder, Plan
 
 ONE = torch.tensor([0.5, 0.0], dtype=torch.float64)
 
@@ -42,9 +43,11 @@ def test_pag_and_cfg_are_one_batch_and_their_formula(asked):
         with anatomy.edit([Edit(p, lambda a: a.value) for p in anatomy.select("attention", "middle")]):
             perturbed = den(x, 0.5, label=label)
     assert (perturbed - main).abs().max() > 1e-3
-    alone, calls = step(asked, [PAG(3.0)])
-    assert torch.allclose(alone, main + 3 * (main - perturbed), atol=1e-4)
-    assert calls == [4]
+    for scale in (2.0, 3.0, 5.0):
+        alone, calls = step(asked, [PAG(scale)])
+        # The authors' code counts 1 + s, from the perturbed answer on.
+        assert torch.allclose(alone, perturbed + (1 + scale) * (main - perturbed), atol=1e-4)
+        assert calls == [4]
     both, calls = step(asked, [CFG(2.0), PAG(3.0)])
     assert torch.allclose(both, null + 2 * (main - null) + 3 * (main - perturbed), atol=1e-4)
     assert calls == [6]
@@ -62,7 +65,10 @@ def test_sag_and_cfg_share_the_null_answer_and_their_formula(asked, of_null):
         with anatomy.edit([Edit(anatomy.select("attention", "middle")[-1], lambda a: seen.append(a.weights))]):
             own = den(x, 0.5, label=told)
         mass = seen[0].mean(1).sum(1)
+        # What each place gives sums to one; what it receives does so on average alone.
+        assert torch.allclose(seen[0].sum(-1), torch.ones(()), atol=1e-5)
         assert torch.allclose(mass.mean(1), torch.ones(2), atol=1e-4)
+        assert mass.std() > 0.1
         mask = attended_places(mass, x.shape[-2:])
         assert 0 < mask.mean() < 1
         degraded = mask * blurred(own, 1.0) + (1 - mask) * own
@@ -75,6 +81,24 @@ def test_sag_and_cfg_share_the_null_answer_and_their_formula(asked, of_null):
     guided = (x - alpha * (null + 2 * (main - null))) / sigma + 0.8 * (noise - other)
     assert torch.allclose(got, (x - sigma * guided) / alpha, atol=1e-3)
     assert calls == [4, 2]
+
+
+@pytest.mark.parametrize("guide", [PAG(2.0), SAG(0.8)], ids=["pag", "sag"])
+def test_two_questions_of_one_step_keep_their_own_attention(asked, guide):
+    """A step that asks the state at two times has the mean of what two steps of one question have."""
+    den, _, x, _ = asked
+    times = torch.tensor([0.7, 0.0], dtype=torch.float64)
+
+    def run(*told):
+        builder = Builder(times, ("x",))
+        for slot, t in enumerate(told):
+            builder.ask("x", torch.tensor([t], dtype=torch.float64), slot=slot)
+            builder.add("x", slot, 1 / len(told))
+        plan = Plan.build(den.path, builder, source={"solver": "two"}, deviates="a test")
+        return sample(den, start=x, plan=plan, guides=[guide], cond={"label": [3, 8]}).x
+
+    assert torch.allclose(run(0.7, 0.3), (run(0.7) + run(0.3)) / 2, atol=1e-4)
+    assert (run(0.7) - run(0.3)).abs().max() > 0.1
 
 
 def test_joint_attention_keeps_the_text():

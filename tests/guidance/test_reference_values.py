@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
-from fewstep import CFG, VP, make_plan, sample
-from fewstep.guidance import DensityGuidance, Factorized, FlowChef, HiGS
+from fewstep import CFG, VP, make_plan, sample, wrap
+from fewstep.guidance import DensityGuidance, Factorized, FlowChef, Guide, HiGS
 from fewstep.paths import Flow
 from fewstep.worlds import Gaussian, GaussianMixture
+
+# HiGS as an extrapolation and nothing else.
+SETTINGS = {"weight": 1.0, "parallel": 1.0, "cutoff": None, "window": (0.0, 1.0), "schedule": "constant"}
 
 
 def randn(*shape, seed=0):
@@ -18,7 +21,7 @@ def randn(*shape, seed=0):
 @pytest.mark.parametrize(("scale", "order"), [(0.25, 1), (0.5, 2), (0.75, 1)])
 def test_higs_of_one_half_is_of_second_order_and_no_other(scale, order):
     den = Gaussian(torch.zeros(1), 0.3).denoiser(VP())
-    guide = HiGS(scale, weight=1.0, parallel=1.0, cutoff=None, window=(0.0, 1.0), schedule="constant")
+    guide = HiGS(scale, **SETTINGS)
     start, low, high = torch.ones(1, 1, dtype=torch.float64), -2.0, 2.0
 
     def error(steps):
@@ -36,15 +39,81 @@ def test_higs_of_half_the_ratio_of_the_steps_is_the_two_step_solver(ratio):
     world = GaussianMixture([0.5, 0.3, 0.2], randn(3, 4), torch.tensor([[0.2], [0.1], [0.4]]))
     steps = ratio ** torch.arange(12, dtype=torch.float64)
     times = VP().t_of_lam(-4 + 7 * torch.cat([torch.zeros(1), steps.cumsum(0)]) / steps.sum())
-    settings = {"weight": 1.0, "parallel": 1.0, "cutoff": None, "window": (0.0, 1.0), "schedule": "constant"}
 
     def end(solver, *guides):
         plan = make_plan(VP(), solver, times)
         return sample(world.denoiser(VP()), start=randn(8, 4, seed=1), plan=plan, guides=guides).x
 
     two = end("dpm-solver++")
-    assert torch.allclose(end("ddim", HiGS(ratio / 2, **settings)), two, atol=1e-9)
-    assert (end("ddim", HiGS(ratio / 2 + 0.1, **settings)) - two).abs().max() > 1e-3
+    assert torch.allclose(end("ddim", HiGS(ratio / 2, **SETTINGS)), two, atol=1e-9)
+    assert (end("ddim", HiGS(ratio / 2 + 0.1, **SETTINGS)) - two).abs().max() > 1e-3
+
+
+class EachItsOwn(Guide):
+    """HiGS whose scale is told for every step."""
+
+    level = "answer"
+
+    def __init__(self, scales):
+        self.scales = scales
+
+    def init(self, denoiser, batch):
+        return HiGS().init(denoiser, batch)
+
+    def answer(self, ask, x0, state):
+        return HiGS(self.scales[ask.index], **SETTINGS).answer(ask, x0, state)
+
+
+def test_higs_of_half_each_ratio_is_the_two_step_solver_on_any_grid():
+    """w_k = h_k/(2·h_{k−1}), by which Euler's method becomes that of Adams and Bashforth."""
+    world = GaussianMixture([0.5, 0.3, 0.2], randn(3, 4), torch.tensor([[0.2], [0.1], [0.4]]))
+    h = 0.2 + torch.rand(12, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    times = VP().t_of_lam(-4 + 7 * torch.cat([torch.zeros(1), h.cumsum(0)]) / h.sum())
+    scales = [0.0, *(h[1:] / (2 * h[:-1])).tolist()]
+    assert max(scales) > 3 * min(scales[1:])
+    start, plan = randn(8, 4, seed=1), make_plan(VP(), "ddim", times)
+    two = sample(world.denoiser(VP()), start=start, plan=make_plan(VP(), "dpm-solver++", times)).x
+    assert torch.allclose(
+        sample(world.denoiser(VP()), start=start, plan=plan, guides=[EachItsOwn(scales)]).x, two, atol=1e-9
+    )
+    same = [0.0] + [0.5] * 11
+    off = sample(world.denoiser(VP()), start=start, plan=plan, guides=[EachItsOwn(same)]).x - two
+    assert off.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("constant", 1.0), ("sqrt", 0.5), ("linear", 0.25)])
+def test_higs_shapes_its_scale_over_the_window(schedule, share):
+    """A quarter into (t₀, t₁], by the change of an answer; at t₀ and beyond t₁ there is none."""
+    seen = []
+
+    def net(x, t):
+        seen.append(torch.sin(2 * x + len(seen)))
+        return seen[-1]
+
+    den = wrap(net, VP(), "x0", shape=(6,))
+    guide = HiGS(1.7, 1.0, 1.0, None, (0.2, 0.6), schedule)
+    times = torch.tensor([0.9, 0.7, 0.6, 0.3, 0.2, 0.1], dtype=torch.float64)
+    out = sample(den, start=randn(1, 6), plan=make_plan(VP(), "ddim", times), guides=[guide], keep="answers")
+    for k, factor in enumerate((0.0, 0.0, 1.7, 1.7 * share, 0.0)):
+        push = seen[k] - seen[k - 1] if k else 0 * seen[k]
+        assert torch.allclose(out.answers[k], seen[k] + factor * push, atol=1e-9)
+
+
+def test_higs_moves_the_mean_of_a_channel_by_next_to_nothing():
+    """At most 0.08·w of what the correction without its filter moves it by."""
+    seen = []
+
+    def net(x, t):
+        seen.append(torch.tanh(x + 0.5 * len(seen)))
+        return seen[-1]
+
+    den = wrap(net, VP(), "x0", shape=(3, 32, 32))
+    guide = HiGS(2.0, parallel=1.0, window=(0.0, 1.0), schedule="constant")
+    plan = make_plan(VP(), "ddim", torch.tensor([0.8, 0.5, 0.0], dtype=torch.float64))
+    out = sample(den, start=randn(2, 3, 32, 32), plan=plan, guides=[guide], keep="answers")
+    moved, free = ((v).mean((-1, -2)) for v in (out.answers[1] - seen[1], 2.0 * (seen[1] - 0.75 * seen[0])))
+    assert torch.allclose(moved, 0.0759 * free, rtol=2e-3)
+    assert free.abs().min() > 0.1
 
 
 def test_higs_keeps_these_shares_of_the_lowest_frequencies_of_32_pixels():

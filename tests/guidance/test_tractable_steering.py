@@ -141,6 +141,12 @@ def test_bad_arguments_are_refused():
         TractableSteering(tree, y, y, 1.5)
     with pytest.raises(ArgumentError, match="above"):
         TractableSteering(tree, y, y, above=-0.1)
+    with pytest.raises(ArgumentError, match="LatentTree"):
+        TractableSteering(None, y, y)
+    small = wrap(lambda x, t: x, VP(), "x0", shape=(1, 2, 2))
+    for values, mask, name in ((torch.zeros(3, 3), y, "y"), (y, torch.zeros(3), "mask")):
+        with pytest.raises(ArgumentError, match=f"{name} must broadcast"):
+            sample(small, 1, steps=2, guides=[TractableSteering(tree, values, mask)])
     den = wrap(lambda x, t: x, VP(), "x0", shape=(1, 3, 3))
     with pytest.raises(ArgumentError, match="4 numbers"):
         sample(den, 1, steps=2, guides=[TractableSteering(tree, y, y)])

@@ -169,6 +169,9 @@ def test_a_start_is_found_that_gives_a_wanted_sample():
 class Remembers(Guide):
     level = "answer"
 
+    def needs_order(self):
+        return True
+
     def init(self, denoiser, batch):
         return 0
 

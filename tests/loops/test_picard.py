@@ -105,6 +105,9 @@ class Moves(Guide):
 class Remembers(Guide):
     level = "answer"
 
+    def needs_order(self):
+        return True
+
     def init(self, denoiser, batch):
         return 0
 

@@ -10,6 +10,8 @@ from fewstep.guidance.composition import Composition
 from fewstep.guidance.contrastive_energy import ContrastiveEnergy, energy_loss
 from fewstep.guidance.density_control import DensityControl, DensityNoise
 from fewstep.guidance.density_guidance import DensityGuidance, prior_guidance
+from fewstep.guidance.during import During
+from fewstep.guidance.energy_parameterised import EnergyParameterised, log_prob_of
 from fewstep.guidance.energy_training import EnergyNetwork, train_energy
 from fewstep.guidance.epsilon_scaling import EpsilonScaling
 from fewstep.guidance.experts import ExpertGuidance, train_experts
@@ -30,9 +32,10 @@ from fewstep.guidance.upsample import UpsampleGuidance
 
 __all__ = [
     "CADS", "CFG", "LEVELS", "PAG", "SAG", "AnnealedMCMC", "Ask", "Autoguidance", "Branch", "ClassifierGuidance",
-    "Composition", "ContrastiveEnergy", "DensityControl", "DensityGuidance", "DensityNoise", "EnergyNetwork",
-    "EpsilonScaling", "ExpertGuidance", "Factorized", "FixedComponent", "FlowChef", "Guide", "HiGS", "LatentTree",
-    "LowRankAdapted", "MinorityGuidance", "SelfGuidedMinority", "Steered", "SteeredLinear", "Thresholding",
-    "TractableSteering", "UpsampleGuidance", "embedded_labels", "energy_loss", "fit_latent_tree", "minority_classes",
-    "minority_score", "prior_guidance", "score_alignment", "to_levels", "train_energy", "train_experts",
+    "Composition", "ContrastiveEnergy", "DensityControl", "DensityGuidance", "DensityNoise", "During", "EnergyNetwork",
+    "EnergyParameterised", "EpsilonScaling", "ExpertGuidance", "Factorized", "FixedComponent", "FlowChef", "Guide",
+    "HiGS", "LatentTree", "LowRankAdapted", "MinorityGuidance", "SelfGuidedMinority", "Steered", "SteeredLinear",
+    "Thresholding", "TractableSteering", "UpsampleGuidance", "embedded_labels", "energy_loss", "fit_latent_tree",
+    "log_prob_of", "minority_classes", "minority_score", "prior_guidance", "score_alignment", "to_levels",
+    "train_energy", "train_experts",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, unknown
 from fewstep.guidance.base import Ask, Guide, coefficient
 from fewstep.guidance.composition import Composition
@@ -67,8 +68,13 @@ class AnnealedMCMC(Guide):
                 f"rounds must be 0 … {MOST}, size more than 0, leapfrogs at least 1 and damping in [0, 1); got "
                 f"{self.rounds}, {self.size}, {self.leapfrogs}, {self.damping}"
             )
+        if not 0 < self.below <= 1:
+            raise ArgumentError(f"below must be in (0, 1], got {self.below}")
         if self.kind in ("mala", "hmc") and self.rounds and not self.composition.log_probs:
             raise ArgumentError(f"{self.kind} needs the log_probs of the composition to accept by")
+
+    def init(self, denoiser: Denoiser, batch: int) -> Any:
+        return self.composition.init(denoiser, batch)
 
     def extra(self) -> int:
         each = self.leapfrogs if "hmc" in self.kind else 1
@@ -76,12 +82,14 @@ class AnnealedMCMC(Guide):
 
     def move(self, ask: Ask, x: Tensor, state: Any) -> tuple[Tensor, Any, bool]:
         sigma = ask.path.sigma(ask.t)
-        if self.rounds == 0 or not bool((sigma > 0).all()) or bool((ask.t > self.below).any()):
+        walked = (sigma > 0) & (ask.t <= self.below)
+        if self.rounds == 0 or not bool(walked.any()):
             return x, state, False
         chain = _Chain(self, ask, x, coefficient((2 * self.size * sigma.square()).sqrt(), x))
         for round_ in range(self.rounds):
             chain.transit(2 * round_)
-        return chain.x, state, True
+        # Samples of other times may have come to the end of theirs, or not yet to where they are walked.
+        return chain.x if bool(walked.all()) else torch.where(walked.to(x.device), chain.x, x), state, True
 
 
 class _Chain:
@@ -97,7 +105,7 @@ class _Chain:
     def _score(self, x: Tensor) -> Tensor:
         path, t = self.ask.path, self.ask.t
         believed = self.walk.composition.believed(self.ask, x, t)
-        alpha, variance = coefficient(path.alpha(t), x), coefficient(path.sigma(t).square(), x)
+        alpha, variance = coefficient(path.alpha(t), x), coefficient(path.sigma(t).square().clamp_min(1e-30), x)
         return (alpha * believed - x) / variance
 
     def _log(self, x: Tensor) -> Tensor | None:

@@ -24,12 +24,16 @@ class Autoguidance(Guide):
         scale: w; 1 leaves the answer as it is and asks the weak one nothing.
 
     Raises:
-        ArgumentError: at the run, when the path or the shape of the two denoisers differ.
+        ArgumentError: weak is no denoiser; at the run, when the path or the shape of the two denoisers differ.
     """
 
     level: ClassVar[str] = "network"
     weak: Denoiser
     scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weak, Denoiser):
+            raise ArgumentError(f"weak must be a denoiser (see fewstep.wrap), got {type(self.weak).__name__}")
 
     def init(self, denoiser: Denoiser, batch: int) -> Any:
         if (self.weak.path, self.weak.shape) != (denoiser.path, denoiser.shape):

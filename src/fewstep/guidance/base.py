@@ -86,6 +86,13 @@ def coefficient(value: Tensor, like: Tensor) -> float | Tensor:
     return float(value) if value.ndim == 0 else value.to(like.device, like.dtype)
 
 
+def squares(x: Tensor) -> Tensor:
+    """‖x‖² of each sample, (batch, 1 …); in half precision, which ends at 65,504, as float32."""
+    flat = x.flatten(1)
+    flat = flat.float() if flat.dtype.itemsize < 4 else flat
+    return flat.square().sum(1).reshape(-1, *[1] * (x.ndim - 1))
+
+
 class Guide(ABC):
     """Changes what the denoiser says; every hook defaults to doing nothing."""
 
@@ -101,6 +108,17 @@ class Guide(ABC):
     def condition(self, ask: Ask, cond: Mapping[str, Any], state: Any) -> tuple[Mapping[str, Any], Any]:
         """Level condition: what the network is told instead."""
         return cond, state
+
+    def needs_order(self) -> bool:
+        """Whether its answers depend on the questions before, on the number of the step or on where the step ends.
+
+        A loop that asks out of the order of a run's steps refuses such a guide.
+        """
+        return False
+
+    def needs_one_question(self) -> bool:
+        """Whether every step must ask once, so that a solver of several stages is refused."""
+        return False
 
     def extra(self) -> int:
         """The most evaluations that a question to the network, or a move, costs beside the plain one."""

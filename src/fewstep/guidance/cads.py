@@ -72,11 +72,17 @@ class CADS(Guide):
                 f"among {sorted(cond)}; give the network the embedding of a label instead of the label, which "
                 "fewstep.guidance.embedded_labels(denoiser) does for networks of ours"
             )
+        if self.mixing and y[0].numel() < 2:
+            raise ArgumentError(f"CADS keeps a condition's deviation, which one number has not; {self.key!r} is one")
+        if ask.t.numel() not in (1, len(y)):
+            raise ArgumentError(f"CADS needs one time a sample, got times of shape {tuple(ask.t.shape)}")
         gamma = ((self.end - ask.t) / (self.end - self.begin)).clamp(0, 1).to(y.device, y.dtype)
         if not bool((gamma < 1).any()):
             return cond, state
         gamma = gamma.reshape(-1, *[1] * (y.ndim - 1)) if gamma.ndim else gamma
         noisy = gamma.sqrt() * y + self.scale * (1 - gamma).sqrt() * _normal_like(y, ask)
+        if self.mixing == 0:
+            return {**cond, self.key: torch.where(gamma < 1, noisy, y)}, state
         axes = tuple(range(1, y.ndim))
         (mean, deviation), (old, spread) = ((v.mean(axes, keepdim=True), v.std(axes, keepdim=True)) for v in (noisy, y))
         rescaled = (noisy - mean) / deviation.clamp_min(torch.finfo(y.dtype).tiny) * spread + old

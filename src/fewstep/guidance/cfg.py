@@ -17,6 +17,7 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Branch, Guide, coefficient
+from fewstep.guidance.gradient import checked_interval, guided_times
 
 
 def unconditional(ask: Ask, cond: Mapping[str, Any], null: Mapping[str, Any] | None, who: str) -> Mapping[str, Any]:
@@ -56,9 +57,7 @@ class CFG(Guide):
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.interval
-        if not 0 <= low < high <= 1:
-            raise ArgumentError(f"interval must be 0 ≤ low < high ≤ 1, got {self.interval}")
+        checked_interval(self.interval)
         if not 0 <= self.rescale <= 1:
             raise ArgumentError(f"rescale must be in [0, 1], got {self.rescale}")
 
@@ -68,8 +67,7 @@ class CFG(Guide):
     def _push(self, ask: Ask) -> Tensor:
         """w(t) − 1, float64 of the time's shape."""
         scale = self.scale(ask.t) if callable(self.scale) else self.scale
-        inside = (ask.t >= self.interval[0]) & (ask.t <= self.interval[1])
-        return torch.where(inside, torch.as_tensor(scale, dtype=torch.float64) - 1, 0.0)
+        return torch.where(guided_times(ask, self.interval), torch.as_tensor(scale, dtype=torch.float64) - 1, 0.0)
 
     def branches(self, ask: Ask, cond: Mapping[str, Any], state: Any) -> list[Branch]:
         if self.scale == 1 or not bool(self._push(ask).any()):

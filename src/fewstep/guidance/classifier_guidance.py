@@ -49,6 +49,6 @@ class ClassifierGuidance(Guide):
         if self.scale == 0 or not bool(inside.any()):
             return x0, state
         t = informed_time(ask)
-        push = gradient(lambda x: self.log_prob(x, t), ask.x, "log_prob")
+        push = gradient(lambda x: self.log_prob(x, t), ask.x, "log_prob", ask.differentiated)
         guided = x0 + along_score(ask, push, self.scale)
         return guided if bool(inside.all()) else torch.where(inside.to(x0.device), guided, x0), state

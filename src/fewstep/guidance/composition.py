@@ -44,7 +44,8 @@ class Composition(Guide):
             for mixtures and for Metropolis corrections of products.
 
     Raises:
-        ArgumentError: an unknown kind, a mixture without log_probs, or a wrong number of them.
+        ArgumentError: an unknown kind, experts that are no pairs, a mixture without log_probs or of weights that are
+            none, or a wrong number of log_probs; at the run, an expert on another path or of another shape.
     """
 
     level: ClassVar[str] = "network"
@@ -60,8 +61,11 @@ class Composition(Guide):
             raise ArgumentError(
                 f"{self.kind} of {len(self.experts) + 1} needs as many log_probs, got {len(self.log_probs)}"
             )
-        if self.kind == "mixture" and any(w < 0 for w in self._weights()):
-            raise ArgumentError(f"the weights of a mixture must be at least 0, got {self._weights()}")
+        for pair in self.experts:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[1], (Mapping, Denoiser)):
+                raise ArgumentError(f"experts must be pairs of a weight and conditions or a denoiser, got {pair!r}")
+        if self.kind == "mixture" and (min(self._weights()) < 0 or not sum(self._weights()) > 0):
+            raise ArgumentError(f"the weights of a mixture must be at least 0, and one more, got {self._weights()}")
 
     def _weights(self) -> list[float]:
         return [self.weight, *(w for w, _ in self.experts)]

@@ -23,7 +23,7 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
-from fewstep.guidance.base import Ask, Guide, coefficient
+from fewstep.guidance.base import Ask, Guide, coefficient, squares
 from fewstep.paths import Path
 
 # Draws 0 … 63 are a guide's own; these are for the traces and for the noise.
@@ -114,7 +114,15 @@ class DensityControl(Guide):
 
     def init(self, denoiser: Denoiser, batch: int) -> Any:
         """The line to the target, once the first question has drawn it."""
+        try:
+            self._spectrum().expand(denoiser.shape)
+        except RuntimeError:
+            got = tuple(self._spectrum().shape)
+            raise ArgumentError(f"variance must be a number or of shape {denoiser.shape}, got {got}") from None
         return ()
+
+    def needs_order(self) -> bool:
+        return self.target is not None
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         lam = _rows(ask.path.lam(ask.t))
@@ -127,7 +135,7 @@ class DensityControl(Guide):
         trace, size = _trace(ask, x0, self.probes), math.prod(x0.shape[1:])
         divergence = _told(d_alpha - d_sigma * alpha / sigma, x0) * trace + _told(size * d_sigma / sigma, x0)
         rest = ask.x - coefficient(at.alpha, x0) * x0
-        square = rest.flatten(1).square().sum(1).clamp_min(torch.finfo(x0.dtype).tiny)
+        square = squares(rest).flatten().clamp_min(torch.finfo(x0.dtype).tiny)
         strength = _told(torch.where(lam < self.until, sigma.square() / alpha, 0.0), x0)
         return x0 - _scaled(strength * (divergence + rate) / square, rest), state
 
@@ -142,7 +150,8 @@ class DensityControl(Guide):
         spectrum, path = self._spectrum().expand(ask.x.shape[1:]).flatten(), ask.path
         width = _rows(path.alpha(ask.t))[:, None] ** 2 * spectrum + _rows(path.sigma(ask.t))[:, None] ** 2
         # log p(x) less the typical value: only the exponents differ.
-        ahead = 0.5 * (1 - ask.x.detach().flatten(1).square() / width.to(ask.x)).sum(1)
+        first = ask.x if ask.differentiated else ask.x.detach()
+        ahead = 0.5 * (1 - first.flatten(1).square() / width.to(ask.x)).sum(1)
         t = path.t_of_lam(self.until)
         end = -0.5 * (2 * math.pi * math.e * (path.alpha(t) ** 2 * spectrum + path.sigma(t) ** 2)).log().sum()
         return (float(self.target - end) - ahead) / _told(self.until - lam, ask.x)
@@ -175,7 +184,7 @@ class DensityNoise(Guide):
         probes: random vectors a trace, 1 … 23.
 
     Raises:
-        ArgumentError: numbers out of their ranges; at the run, a solver that asks several times a step.
+        ArgumentError: numbers out of their ranges; with a plan, one that asks several times a step.
     """
 
     level: ClassVar[str] = "answer"
@@ -192,27 +201,30 @@ class DensityNoise(Guide):
                 f"{self.probes}"
             )
 
+    def needs_order(self) -> bool:
+        return self.amount != 0
+
+    def needs_one_question(self) -> bool:
+        return self.amount != 0
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         lam, after = _rows(ask.path.lam(ask.t)), _rows(ask.path.lam(ask.t_next))
         low, high = self.window
         noisy = (lam >= low) & (lam <= high) & lam.isfinite() & after.isfinite()
-        if self.amount and not ask.begins:
-            raise ArgumentError(
-                "density-noise puts in its noise once a step and cannot share it among stages: take a solver that asks "
-                "once a step, such as ddim or dpm-solver++"
-            )
         if self.amount == 0 or not bool(noisy.any()):
             return x0, state
         alpha, sigma = _rows(ask.path.alpha(ask.t)), _rows(ask.path.sigma(ask.t))
         time = torch.where(noisy, self.amount**2 * (after - lam), 0.0)
-        eps = ((ask.x - coefficient(ask.path.alpha(ask.t), x0) * x0) / coefficient(ask.path.sigma(ask.t), x0)).detach()
+        eps = (ask.x - coefficient(ask.path.alpha(ask.t), x0) * x0) / coefficient(ask.path.sigma(ask.t), x0)
+        eps = eps if ask.differentiated else eps.detach()
         unit = eps / eps.flatten(1).norm(dim=1).reshape(-1, *[1] * (x0.ndim - 1)).clamp_min(1e-12)
         z = ask.noise(NOISE).to(x0)
         across = z - _scaled((z * unit).flatten(1).sum(1), unit)
         size = math.prod(x0.shape[1:])
         kept = _trace(ask, x0, self.probes) - _along(ask, x0, unit)
+        kept = kept if ask.differentiated else kept.detach()
         # σ²·tr(P·∇²log p) = α·tr(PJ) − (D − 1), and s/‖s‖² is −σ·ε̂/‖ε̂‖².
-        bent = _told(alpha, x0) * kept.detach() - (size - 1)
+        bent = _told(alpha, x0) * kept - (size - 1)
         length = eps.flatten(1).norm(dim=1).clamp_min(1e-12)
         back = _scaled(_told(time * sigma, x0) * bent / length, unit)
         moved = _scaled(_told((2 * time).sqrt() * sigma, x0), across) + back

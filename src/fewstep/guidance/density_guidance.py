@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
-from fewstep.guidance.base import Ask, Guide, coefficient
+from fewstep.guidance.base import Ask, Guide, coefficient, squares
 
 
 @method(
@@ -46,14 +46,14 @@ class DensityGuidance(Guide):
         if self.quantile == 0.5:
             return x0, state
         rest = ask.x - coefficient(ask.path.alpha(ask.t), x0) * x0
-        square = rest.flatten(1).square().sum(1).clamp_min(torch.finfo(x0.dtype).tiny)
+        square = squares(rest)
         rate = math.sqrt(2) * torch.special.ndtri(torch.tensor(self.quantile, dtype=torch.float64))
         alpha, sigma = ask.path.alpha(ask.t), ask.path.sigma(ask.t)
         # Where α = 0 the state says nothing of the data, so nothing is pushed there.
         factor = torch.where(alpha > 0, rate * sigma.square() / alpha.clamp_min(1e-300), 0.0)
         size = math.sqrt(math.prod(x0.shape[1:]))
-        direction = rest * (size / square).reshape(-1, *[1] * (x0.ndim - 1))
-        return x0 - coefficient(factor, x0) * direction, state
+        direction = rest * torch.where(square > 0, size / square, 0.0)
+        return x0 - coefficient(factor, x0) * direction.to(x0.dtype), state
 
 
 def prior_guidance(start: Tensor, quantile: float, deviation: float = 1.0) -> Tensor:
@@ -67,12 +67,11 @@ def prior_guidance(start: Tensor, quantile: float, deviation: float = 1.0) -> Te
         deviation: σ at the first time.
 
     Raises:
-        ArgumentError: quantile outside (0, 1).
+        ArgumentError: quantile outside (0, 1), or a deviation that is not more than 0.
     """
-    if not 0 < quantile < 1:
-        raise ArgumentError(f"quantile must be in (0, 1), got {quantile}")
+    if not 0 < quantile < 1 or not deviation > 0:
+        raise ArgumentError(f"quantile must be in (0, 1) and deviation more than 0, got {quantile} and {deviation}")
     from scipy.stats import chi
 
     length = deviation * float(chi.ppf(quantile, math.prod(start.shape[1:])))
-    norm = start.flatten(1).norm(dim=1).reshape(-1, *[1] * (start.ndim - 1))
-    return start * (length / norm)
+    return (start * (length / squares(start).sqrt())).to(start.dtype)

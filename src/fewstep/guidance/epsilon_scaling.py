@@ -45,6 +45,9 @@ class EpsilonScaling(Guide):
         if not 0 <= self.slope < float("inf"):
             raise ArgumentError(f"slope must be at least 0 and finite, got {self.slope!r}")
 
+    def needs_order(self) -> bool:
+        return self.slope != 0
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         divisor = self.scale + self.slope * (ask.of - 1 - ask.index)
         if divisor == 1:

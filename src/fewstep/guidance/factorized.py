@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.catalog import method
+from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Branch, Guide, coefficient
 from fewstep.guidance.sag import blurred
@@ -80,18 +81,36 @@ class FixedComponent(Guide):
     Args:
         component: f, a linear map of pictures (batch, *shape) to their shape.
         picture: x_ref, (*shape) or (batch, *shape), in the denoiser's range; None leaves the state as it is.
+
+    Raises:
+        ArgumentError: a picture that is no tensor; at the run, one of another shape, or a component that changes it.
     """
 
     level: ClassVar[str] = "state"
     component: Component
     picture: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if self.picture is not None and not isinstance(self.picture, Tensor):
+            raise ArgumentError(f"picture must be a tensor or None, got {type(self.picture).__name__}")
+
+    def init(self, denoiser: Denoiser, batch: int) -> Any:
+        if self.picture is None:
+            return None
+        shape = (batch, *denoiser.shape)
+        if self.picture.shape not in (shape[1:], (1, *shape[1:]), shape):
+            raise ArgumentError(f"picture must be {shape[1:]} or {shape}, got {tuple(self.picture.shape)}")
+        return None
+
     def move(self, ask: Ask, x: Tensor, state: Any) -> tuple[Tensor, Any, bool]:
         if self.picture is None:
             return x, state, False
         alpha, sigma = coefficient(ask.path.alpha(ask.t), x), coefficient(ask.path.sigma(ask.t), x)
         noised = alpha * self.picture.to(x.device, x.dtype) + sigma * ask.noise(0)
-        return x + self.component(noised - x), state, False
+        change = self.component(noised - x)
+        if change.shape != x.shape:
+            raise ArgumentError(f"component must give the shape it gets, {tuple(x.shape)}, got {tuple(change.shape)}")
+        return x + change, state, False
 
 
 def expanded(other: Mapping[str, Any], cond: Mapping[str, Any], rows: int) -> dict[str, Any]:
@@ -142,7 +161,13 @@ def grey_and_colour() -> list[Component]:
 
 
 def motion_and_rest(length: int = 7) -> list[Component]:
-    """A blur along the diagonal over `length` pixels (nothing beyond the border), and the rest."""
+    """A blur along the diagonal over `length` pixels (nothing beyond the border), and the rest.
+
+    Raises:
+        ArgumentError: length less than 1.
+    """
+    if length < 1:
+        raise ArgumentError(f"length must be at least 1 pixel, got {length}")
 
     def blur(x: Tensor) -> Tensor:
         kernel = (torch.eye(length, dtype=x.dtype, device=x.device) / length).expand(x.shape[1], 1, -1, -1)

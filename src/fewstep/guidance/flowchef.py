@@ -51,13 +51,16 @@ class FlowChef(Guide):
         if self.rounds < 1:
             raise ArgumentError(f"rounds must be at least 1, got {self.rounds}")
 
+    def needs_order(self) -> bool:
+        return self.size != 0 and not self.last
+
     def move(self, ask: Ask, x: Tensor, state: Any) -> tuple[Tensor, Any, bool]:
         # A step that asked nothing, such as a jump up, has no new answer to steer by.
         if self.size == 0 or ask.x0 is None or (ask.index == ask.of - 1 and not self.last):
             return x, state, False
         believed = ask.x0
         for _ in range(self.rounds):
-            believed = believed - self.size * gradient(self.loss, believed, "loss")
+            believed = believed - self.size * gradient(self.loss, believed, "loss", ask.differentiated)
         change = believed - ask.x0
         carried = 1.0 if isinstance(ask.path, Flow) else coefficient(ask.path.alpha(torch.as_tensor(ask.t)), x)
         return x + carried * change, state, False

@@ -24,29 +24,25 @@ def checked_interval(interval: Interval) -> None:
     Raises:
         ArgumentError: it is not 0 ≤ low < high ≤ 1.
     """
-    if interval is None:
-        return
-    two = isinstance(interval, (tuple, list)) and len(interval) == 2
-    if not two or not all(isinstance(t, (int, float)) for t in interval) or not 0 <= interval[0] < interval[1] <= 1:
-        raise ArgumentError(f"interval must be 0 ≤ low < high ≤ 1 or None, got {interval}")
+    if interval is not None and not 0 <= interval[0] < interval[1] <= 1:
+        raise ArgumentError(f"interval must be 0 ≤ low < high ≤ 1, got {interval}")
 
 
-def gradient(function: Callable[[Tensor], Tensor], x: Tensor, who: str) -> Tensor:
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor, who: str, create_graph: bool = False) -> Tensor:
     """∇ of a function that gives one number a sample, with respect to x, of x's shape.
-
-    It is part of the graph where x is, so that a run can be differentiated; else it leaves none.
 
     Args:
         function: (batch, …) → (batch,).
         x: where.
         who: whose function it is, for the message.
+        create_graph: whether it is part of x's graph, so that a run can be differentiated; else it leaves none.
 
     Raises:
         ArgumentError: the function gives another shape, or does not depend on x differentiably.
     """
     with torch.enable_grad():
         at = x if x.requires_grad else x.detach().requires_grad_()
-        return gradient_of(function(at), at, who, create_graph=x.requires_grad and not x.is_leaf)
+        return gradient_of(function(at), at, who, create_graph)
 
 
 def gradient_of(values: Tensor, x: Tensor, who: str, create_graph: bool = False) -> Tensor:
@@ -55,9 +51,7 @@ def gradient_of(values: Tensor, x: Tensor, who: str, create_graph: bool = False)
     Raises:
         ArgumentError: the numbers have another shape, or do not depend on x differentiably.
     """
-    one_a_sample(values, len(x), who)
-    if not values.requires_grad:
-        raise ArgumentError(f"{who} is not differentiable with respect to its input: its result has no gradient")
+    differentiable(values, len(x), who)
     (found,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, retain_graph=True, allow_unused=True)
     if found is None:
         raise ArgumentError(f"{who} does not depend on its input, so it has no gradient")
@@ -73,6 +67,17 @@ def one_a_sample(values: Tensor, rows: int, who: str) -> Tensor:
     if not isinstance(values, Tensor) or values.shape != (rows,):
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ArgumentError(f"{who} must give one number a sample, shape ({rows},), got {got}")
+    return values
+
+
+def differentiable(values: Tensor, rows: int, who: str) -> Tensor:
+    """The values, if they are one number a sample, (rows,), and part of a graph.
+
+    Raises:
+        ArgumentError: they have another shape or no gradient.
+    """
+    if not one_a_sample(values, rows, who).requires_grad:
+        raise ArgumentError(f"{who} is not differentiable with respect to its input: its result has no gradient")
     return values
 
 

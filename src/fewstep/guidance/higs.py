@@ -69,6 +69,9 @@ class HiGS(Guide):
         """The mean that a step's asks see, and the mean with its own first answer, which the next step's see."""
         return None, None
 
+    def needs_order(self) -> bool:
+        return self.scale != 0
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         if ask.begins or state[1] is None:
             seen = state[1]

@@ -89,7 +89,8 @@ class SAG(Guide):
         own = others[0]
         change = blurred(own, self.blur) - own
         if self.mask:
-            change = change * attended_places(state.pop(), own.shape[-2:])
+            # The maps of a step of several questions come in the order of the questions.
+            change = change * attended_places(state.pop(0), own.shape[-2:]).to(own)
         told = unconditional(ask, ask.cond, None, "SAG") if self.of_null else ask.cond
         again = ask.again(ask.x + coefficient(ask.path.alpha(ask.t), own) * change, ask.t, told)
         return x0 + self.scale * (own + change - again), state

@@ -38,7 +38,7 @@ class SelfGuidedMinority(Guide):
         t_noise: p, the time of the noise added to x̂₀, in (0, 1).
         every: k, at least 1; the first step and every k-th after it are guided.
         t_mid: in [0, 1]; only times above it are guided.
-        draws: noises that ℓ is averaged over, at least 1.
+        draws: noises that ℓ is averaged over, 1 … 64.
         distance: d(x̂₀, x̃₀) → (batch,), differentiable, such as LPIPS.
 
     Raises:
@@ -57,8 +57,8 @@ class SelfGuidedMinority(Guide):
     def __post_init__(self) -> None:
         if not 0 < self.t_noise < 1 or not 0 <= self.t_mid <= 1:
             raise ArgumentError(f"t_noise must be in (0, 1) and t_mid in [0, 1], got {self.t_noise}, {self.t_mid}")
-        if self.every < 1 or self.draws < 1:
-            raise ArgumentError(f"every and draws must be at least 1, got {self.every} and {self.draws}")
+        if self.every < 1 or not 1 <= self.draws <= 64:
+            raise ArgumentError(f"every must be at least 1 and draws 1 … 64, got {self.every} and {self.draws}")
 
     def extra(self) -> int:
         return self.draws if self.scale else 0
@@ -67,6 +67,9 @@ class SelfGuidedMinority(Guide):
         """How many steps have begun."""
         return 0
 
+    def needs_order(self) -> bool:
+        return self.scale != 0
+
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         state = state + ask.begins
         late = (ask.t > self.t_mid).to(x0.device)
@@ -74,12 +77,15 @@ class SelfGuidedMinority(Guide):
             return x0, state
         t = torch.tensor(self.t_noise, dtype=torch.float64)
         alpha, sigma = float(ask.path.alpha(t)), float(ask.path.sigma(t))
+        # The gradient goes through this copy alone; where the run is differentiated the second answer depends on x too.
+        held = x0 * 1.0
         loss = torch.zeros(len(x0), dtype=x0.dtype, device=x0.device)
         for draw in range(self.draws):
-            with torch.no_grad():
-                again = ask.again(alpha * x0.detach() + sigma * ask.noise(draw), t, ask.cond)
-            loss = loss + one_a_sample(self.distance(x0, again), len(x0), "distance") / self.draws
-        push = gradient_of(loss, ask.x, "distance", create_graph=ask.differentiated)
+            with torch.set_grad_enabled(ask.differentiated):
+                again = ask.again(alpha * x0 + sigma * ask.noise(draw), t, ask.cond)
+            loss = loss + one_a_sample(self.distance(held, again), len(x0), "distance") / self.draws
+        slope = gradient_of(loss, held, "distance", create_graph=ask.differentiated)
+        (push,) = torch.autograd.grad(x0, ask.x, slope, create_graph=ask.differentiated, retain_graph=True)
         largest = push.flatten(1).abs().amax(1).clamp_min(torch.finfo(push.dtype).tiny)
         factor = self.scale * ask.path.sigma(ask.t).square() / ask.path.alpha(ask.t_next)
         push = push / largest.reshape(-1, *[1] * (push.ndim - 1))

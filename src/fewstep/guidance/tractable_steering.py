@@ -53,7 +53,7 @@ class TractableSteering(Guide):
         above: in [0, 1]; only at times above it is the circuit asked.
 
     Raises:
-        ArgumentError: numbers out of their ranges; at the run, a circuit of another size.
+        ArgumentError: numbers out of their ranges; at the run, a circuit, values or a mask of another size.
     """
 
     level: ClassVar[str] = "answer"
@@ -64,6 +64,8 @@ class TractableSteering(Guide):
     above: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.circuit, LatentTree):
+            raise ArgumentError(f"circuit must be a LatentTree, got {type(self.circuit).__name__}")
         if not callable(self.share) and not 0 <= self.share <= 1:
             raise ArgumentError(f"share must be in [0, 1] or a function of the time, got {self.share}")
         if not 0 <= self.above <= 1:
@@ -75,6 +77,13 @@ class TractableSteering(Guide):
                 f"the circuit is of {len(self.circuit.parents)} numbers, a sample of {denoiser.shape} has "
                 f"{math.prod(denoiser.shape)}"
             )
+        for name, value in (("y", self.y), ("mask", self.mask)):
+            shape = (batch, *denoiser.shape)
+            fits = len(value.shape) <= len(shape) and all(
+                a in (1, b) for a, b in zip(value.shape[::-1], shape[::-1], strict=False)
+            )
+            if not fits:
+                raise ArgumentError(f"{name} must broadcast against the samples, {shape}, got {tuple(value.shape)}")
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
         share = self.share(ask.t) if callable(self.share) else torch.full_like(ask.t, self.share)

@@ -8,6 +8,7 @@ and the small state lies on the path at a later time.  With w = 1 the means of t
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
-from fewstep.guidance.base import Ask, Guide, coefficient
+from fewstep.guidance.base import Ask, Branch, Guide, coefficient
 
 
 @method(
@@ -35,7 +36,8 @@ class UpsampleGuidance(Guide):
         share: η in [0, 1], the first part of the run in which it acts; latent models need less than 1.
 
     Raises:
-        ArgumentError: a factor below 2 or a share outside [0, 1]; at the run, sides that are not multiples of m.
+        ArgumentError: a factor below 2 or a share outside [0, 1]; at the run, sides that are not multiples of m, or
+            times that differ within a sample.
     """
 
     level: ClassVar[str] = "network"
@@ -55,12 +57,15 @@ class UpsampleGuidance(Guide):
     def extra(self) -> int:
         return int(self.scale != 0)
 
+    def branches(self, ask: Ask, cond: Mapping[str, Any], state: Any) -> list[Branch]:
+        if ask.t.ndim and math.prod(ask.t.shape[1:]) > 1:
+            raise ArgumentError(f"upsample guidance needs one time a sample, got times {tuple(ask.t.shape)}")
+        return []
+
     def mix(self, ask: Ask, x0: Tensor, main: Tensor, others: list[Tensor], state: Any) -> tuple[Tensor, Any]:
         acts = ask.t >= 1 - self.share
         if self.scale == 0 or not bool(acts.any()):
             return x0, state
-        if ask.t.ndim and math.prod(ask.t.shape[1:]) > 1:
-            raise ArgumentError("upsample guidance needs one time a sample")
         path, m = ask.path, self.factor
         low_t = path.t_of_lam(path.lam(ask.t) + math.log(m))
         # α(τ)/α(t) = m·σ(τ)/σ(t), which stays finite where α(t) = 0.

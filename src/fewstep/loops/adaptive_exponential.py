@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.loops.base import Loop, Walk, refuse_bad, refuse_state_guides
+from fewstep.loops.base import Loop, Walk, refuse_bad, refuse_ordered_guides
 from fewstep.loops.exponential_pair import exponential_pair
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -96,7 +96,7 @@ class AdaptiveExponential(Loop):
 
     def run(self, session: Session) -> tuple[Tensor, Plan, Stats]:
         """Try steps until every sample is done; the plan has the steps that were taken, each sample its own."""
-        refuse_state_guides(session, "dpm-solver-adaptive")
+        refuse_ordered_guides(session, "dpm-solver-adaptive")
         walk, path, x = Walk(session), session.program.plan.path, session.start
         one = torch.ones(len(x), dtype=torch.float64)
         low, each, rejected = -math.log(self.ratio_max) * one, 0 * one, 0 * one

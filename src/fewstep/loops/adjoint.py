@@ -26,7 +26,7 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.grids import Grid
 from fewstep.loops.adjoint_weights import WEIGHTS
-from fewstep.loops.base import Loop, Walk, refuse_ordered_guides
+from fewstep.loops.base import Loop, Walk, refuse_moving_guides, refuse_ordered_guides
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
@@ -84,6 +84,7 @@ class Adjoint(Loop):
     def run(self, session: Session) -> tuple[Tensor, Plan, Stats]:
         """The plan's samples, with the adjoint equation for a gradient."""
         refuse_ordered_guides(session, "adjoint-deis")
+        refuse_moving_guides(session, "adjoint-deis")
         names = [k for k, v in session.cond.items() if isinstance(v, Tensor) and v.requires_grad]
         net = getattr(session.program.denoiser, "net", None)
         weights = [p for p in net.parameters() if p.requires_grad] if isinstance(net, nn.Module) else []

@@ -69,6 +69,7 @@ class Loop(ABC):
         return Output(
             x=x, stats=replace(stats, seconds=time.perf_counter() - began), plan=plan,
             seeds=[(session.noise.seed, number) for number in session.noise.samples], limits=denoiser.limits,
+            model=denoiser.name,
         )  # fmt: skip
 
 
@@ -97,18 +98,29 @@ def refuse_state_guides(session: Session, name: str) -> None:
 
 
 def refuse_ordered_guides(session: Session, name: str) -> None:
-    """Refuse guides whose answers depend on the questions before, where a loop does not ask in the order of time.
+    """Refuse guides that move the state, or whose answers depend on the order of a run's steps.
 
     Raises:
         ArgumentError: naming the first of them.
     """
     refuse_state_guides(session, name)
     for guide in session.program.guides:
-        if guide.keeps == "eps" or guide.init(session.program.denoiser, 1) is not None:
+        if guide.needs_order():
             raise ArgumentError(
-                f"{name} does not ask in the order of time, so it takes no guide that remembers answers or moves the "
-                f"state with them; got {guide!r}"
+                f"{name} does not ask in the order of a run's steps, so it takes no guide whose answers depend on the "
+                f"questions before or on the step; got {guide!r}"
             )
+
+
+def refuse_moving_guides(session: Session, name: str) -> None:
+    """Refuse guides that move the state with the answer, where a loop keeps the states of its own.
+
+    Raises:
+        ArgumentError: naming the first of them.
+    """
+    for guide in session.program.guides:
+        if guide.keeps == "eps":
+            raise ArgumentError(f"{name} takes no guides that move the state with the answer, got {guide!r}")
 
 
 class LaterNoise(KeyedNoise):
@@ -145,8 +157,9 @@ class Walk:
         self._memories: list[Any] | None = None
 
     def take(
-        self, plan: Plan, x: Tensor, others: Sequence[Tensor | None] | None = None, rows: range | None = None
-    ) -> list[Tensor | None]:
+        self, plan: Plan, x: Tensor, others: Sequence[Tensor | None] | None = None, rows: range | None = None,
+        first: int = 0, of: int | None = None,
+    ) -> list[Tensor | None]:  # fmt: skip
         """The registers after the steps `rows` of a plan, all of them unless given.
 
         Args:
@@ -154,9 +167,12 @@ class Walk:
             x: (batch, *shape), the state before the first of these steps.
             others: the registers after the first, where earlier steps have written them.
             rows: the steps to take.
+            first: which step of the run the plan's first is.
+            of: how many steps the run has; those of the plan unless given.
         """
         session = self.session
         program = Program(plan, session.program.denoiser, session.program.guides, x.dtype, x.device)
+        program.before, program.of = first, plan.steps if of is None else of
         rows = range(plan.steps) if rows is None else rows
         run = program.start(x, session.cond, LaterNoise(session.noise, self.rows - rows.start))
         if self._memories is not None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.grids import grid_named
-from fewstep.loops.base import Loop, Walk, refuse_state_guides
+from fewstep.loops.base import Loop, Walk, refuse_ordered_guides
 from fewstep.loops.noise_levels import ExactLevels, NoiseLevels
 from fewstep.noise import KeyedNoise
 from fewstep.paths import Path
@@ -100,7 +100,7 @@ class DenoisingMCMC(Loop):
 
     def run(self, session: Session) -> tuple[Tensor, Plan, Stats]:
         """Chains, and the denoising of their outputs; the plan is that of the denoising, each sample from its level."""
-        refuse_state_guides(session, "dmcmc")
+        refuse_ordered_guides(session, "dmcmc")
         numbers = torch.tensor(session.noise.samples)
         chains, of = (numbers // self.outputs).unique(return_inverse=True)
         chain = _Chain(self, _chain_session(session, chains, of))

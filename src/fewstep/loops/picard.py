@@ -23,7 +23,7 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.grids import Grid
-from fewstep.loops.base import GUIDE_SLOTS, Loop, Walk, refuse_ordered_guides
+from fewstep.loops.base import GUIDE_SLOTS, Loop, Walk, refuse_moving_guides, refuse_ordered_guides
 from fewstep.noise import KeyedNoise
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -83,6 +83,7 @@ class Picard(Loop):
     def run(self, session: Session) -> tuple[Tensor, Plan, Stats]:
         """Rounds until every sample's window has passed the last step."""
         refuse_ordered_guides(session, "paradigms")
+        refuse_moving_guides(session, "paradigms")
         guesses, rounds = _Guesses(session, self.window), 0
         while bool((guesses.begins < guesses.steps).any()):
             guesses.slide(guesses.correct(), self.tolerance)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.errors import ArgumentError
+from fewstep.loops.base import refuse_ordered_guides, refuse_state_guides
 from fewstep.plan import Builder, Plan
 from fewstep.program import Program
 from fewstep.session import Session
@@ -17,6 +17,10 @@ class Questions:
     Args:
         session: what `prepare` made.
         times: float64 (questions,), the time of each question; one that is asked twice stands there twice.
+
+    Raises:
+        ArgumentError: a guide that moves the state, or one that depends on the order of a run's steps where these
+            times do not fall.
     """
 
     def __init__(self, session: Session, times: Tensor) -> None:
@@ -28,9 +32,8 @@ class Questions:
             session.program.plan.path, builder, source={"solver": "questions"}, deviates="it only asks, and never steps"
         )
         old = session.program
-        for guide in old.guides:
-            if guide.level == "state":
-                raise ArgumentError(f"this method takes no guides that move the state, got {guide!r}")
+        refuse = refuse_state_guides if bool((times.diff() < 0).all()) else refuse_ordered_guides
+        refuse(session, "this method")
         self._program = Program(plan, old.denoiser, old.guides, old.dtype, old.device)
         self._run = self._program.start(session.start, session.cond, session.noise)
 

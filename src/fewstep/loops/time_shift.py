@@ -88,7 +88,7 @@ class TimeShift(Loop):
             here = torch.stack([*past, *times[index + 1 : index + 1 + SEEN]])
             plan = engine(walk.path, walk.place(here))
             row = len(past) - 1
-            first, *others = walk.take(plan, x, others, range(row, row + 1))
+            first, *others = walk.take(plan, x, others, range(row, row + 1), index - row, whole.steps)
             assert first is not None
             x = first
             rows.append(list(plan)[row])
