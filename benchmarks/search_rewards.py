@@ -2,14 +2,15 @@
 
 A class is looked for that the model is not told: the reward is log p(class|x) of a shipped classifier, a black box but
 for PAHI, which needs its slope.  EnKG takes the same as a measurement that is to be 0.  For AFDPS, which samples
-posteriors, there is a second race: a digit averaged over 4×4 pixels, its reward −‖A(x) − y‖²/(2σ_y²).  What PAHI's fit
-costs is shared by the runs.  Writes benchmarks/search_rewards.md, docs/search-rewards.svg and the pictures
-docs/pictures/search-mnist.png and docs/pictures/search-cifar10.png.
+posteriors, there is a second race: a picture averaged over 4×4 pixels, its reward −‖A(x) − y‖²/(2σ_y²).  What PAHI's
+fit costs is shared by the runs.  Writes benchmarks/search_rewards.md, docs/search-rewards.svg and the pictures
+docs/pictures/search-mnist.png and docs/pictures/search-cifar10.png.  Races that are not run stay as they stand.
 
-    python benchmarks/search_rewards.py
+    python benchmarks/search_rewards.py [digits | digit | cars | picture | pictures …]
 """
 
 import platform
+import re
 import subprocess
 import sys
 import warnings
@@ -76,12 +77,10 @@ def entrants(name: str, digit: int, budget: int) -> dict[str, Entrant]:
         found["inverse design"] = InverseDesign(reward, 4, 2 * n // 4 - 1), 10
         # Two paths; branches at 2, 4, 6 and 8 of 10 levels: 1 up, 3 down, and one more answer each.
         found["paths"] = PathSearch(reward, 2, max(1, round((budget - 4) / 32))), 10
-    if name == "mnist":
-        slope = class_reward(name, digit, grad=True)
-        found["PAHI"] = PAHI(slope, None, 0.01, (budget - 4) // 2, RUNS[name] // 2), 4
-        if n >= 8:
-            aim = EnKG(lambda x: reward(x)[:, None], torch.zeros(1, 1), 16, updates=1, inner=1, steps=budget // 32)
-            found["EnKG"] = aim, None
+    found["PAHI"] = PAHI(class_reward(name, digit, grad=True), None, 0.01, (budget - 4) // 2, RUNS[name] // 2), 4
+    if n >= 8:
+        aim = EnKG(lambda x: reward(x)[:, None], torch.zeros(1, 1), 16, updates=1, inner=1, steps=budget // 32)
+        found["EnKG"] = aim, None
     return found
 
 
@@ -135,10 +134,10 @@ def found_by(den: fewstep.Denoiser, search: Search, steps: int | None, runs: int
         return fewstep.sample(den, runs, search=search, cond={"label": NONE}, seed=seed, **options)
 
 
-def a_digit() -> Measurement:
-    """A five, averaged over 4×4 pixels, with noise."""
+def blurred(name: str) -> Measurement:
+    """A sample of class 5, averaged over 4×4 pixels, with noise."""
     operator = AverageDownsample(4)
-    x = fewstep.sample(fewstep.load("mnist"), 1, steps=20, cond={"label": 5}, seed=11).x
+    x = fewstep.sample(fewstep.load(name), 1, steps=20, cond={"label": 5}, seed=11).x
     y = operator.A(x)
     return Measurement(operator, y + NOISE * torch.randn(y.shape, generator=torch.Generator().manual_seed(0)),
                        Gaussian(NOISE))  # fmt: skip
@@ -154,7 +153,7 @@ def panel(axes: Axes, curves: Curves, title: str, label: str) -> None:
             style |= {"lw": 2.2, "zorder": 5}
         axes.errorbar(x, y, error, label=method, marker="o", ms=3, capsize=2, **style)
     axes.set(title=title, xlabel="evaluations a sample", ylabel=label, xscale="log")
-    axes.set_xticks(budgets, [str(b) for b in budgets])
+    axes.set_xticks(budgets, [f"{b:.0f}" for b in budgets])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
@@ -168,55 +167,82 @@ def pictures(name: str, digit: int, budget: int, wanted: tuple[str, ...], count:
     sheet([row.float() for row in rows], 2).save(DOCS / "pictures" / f"search-{name}.png", optimize=True)
 
 
-def table(title: str, curves: Curves) -> list[str]:
+TITLES = {
+    "digits": "Digits model, log p(8|x)", "digit": "Digits model, a digit averaged over 4×4 pixels",
+    "cars": "CIFAR-10 model, log p(car|x)", "picture": "CIFAR-10 model, a picture averaged over 4×4 pixels",
+}  # fmt: skip
+BUDGETS = (20, 40, 80, 160, 320)
+FILE = HERE / "search_rewards.md"
+
+
+def table(curves: Curves) -> list[str]:
     """Markdown: evaluations and reward of every method."""
-    lines = ["", f"## {title}", "", "| method | evaluations: reward ± standard error |", "|---|---|"]
+    lines = ["| method | evaluations: reward ± standard error |", "|---|---|"]
     for method, points in curves.items():
         lines.append(f"| {method} | " + ", ".join(f"{e:.0f}: {r:.2f} ± {s:.2f}" for e, r, s in points) + " |")
     return lines
 
 
+def written() -> dict[str, list[str]]:
+    """The lines of every race as the file has them."""
+    parts = FILE.read_text("utf8").split("\n## ")[1:] if FILE.exists() else []
+    return {title: rest.strip().splitlines() for title, _, rest in (part.partition("\n") for part in parts)}
+
+
+def read(lines: list[str]) -> Curves:
+    """The curves of a table."""
+    curves: Curves = {}
+    for line in lines:
+        points = re.findall(r"(\d+): (-?[\d.]+) ± ([\d.]+)", line)
+        if points:
+            curves[line.split("|")[1].strip()] = [(float(e), float(r), float(s)) for e, r, s in points]
+    return curves
+
+
 def tell(races: dict[str, Curves]) -> None:
-    """Write the table and the plot."""
-    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, 3).flat, races.items(), strict=True):
-        panel(axes, curves, title, "reward, nats")
+    """Write the table and the plot, what was not run as it stood."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    told = f"{date.today()}, commit {commit}, {platform.machine()} CPU, one thread, torch {torch.__version__}."
+    sections = written()
+    for name, curves in races.items():
+        runs = RUNS["mnist" if "digit" in name else "cifar10"]
+        sections[TITLES[name]] = [f"{told}  {runs} runs each.", "", *table(curves)]
+    kept = [title for title in TITLES.values() if title in sections]
+    lines = ["# Reward against evaluations on the shipped models"]
+    for title in kept:
+        lines += ["", f"## {title}", "", *sections[title]]
+    FILE.write_text("\n".join(lines) + "\n", encoding="utf8")
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    for axes, title in zip(figure.subplots(2, 2).flat, kept, strict=False):
+        panel(axes, read(sections[title]), title, "reward, nats")
     with matplotlib.rc_context({"svg.hashsalt": "fewstep"}):
         figure.savefig(DOCS / "search-rewards.svg", metadata={"Date": None})
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    lines = [
-        "# Reward against evaluations on the shipped models",
-        "",
-        f"{date.today()}, commit {commit}, {platform.machine()} CPU, one thread, torch {torch.__version__}.  "
-        f"{RUNS['mnist']} runs each on digits, {RUNS['cifar10']} on CIFAR-10.",
-    ]
-    for title, curves in races.items():
-        lines += table(title, curves)
-    (HERE / "search_rewards.md").write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    seen = a_digit()
+def race(name: str) -> Curves:
+    """One of the races."""
+    model = "mnist" if "digit" in name else "cifar10"
+    budgets = BUDGETS if model == "mnist" else BUDGETS[:-1]
+    if name in ("digits", "cars"):
+        wanted = 8 if model == "mnist" else 1
+        return raced(model, lambda b: entrants(model, wanted, b), budgets, class_reward(model, wanted))
+    seen = blurred(model)
 
     def misfit(x: Tensor) -> Tensor:
         return -0.5 * (seen.operator.A(x) - seen.y).double().flatten(1).square().sum(1) / NOISE**2
 
-    races = {
-        "Digits model, log p(8|x)": raced(
-            "mnist", lambda b: entrants("mnist", 8, b), (20, 40, 80, 160, 320), class_reward("mnist", 8)
-        ),
-        "Digits model, a digit averaged over 4×4 pixels": raced(
-            "mnist", lambda b: inverse_entrants(seen, b), (20, 40, 80, 160, 320), misfit
-        ),
-        "CIFAR-10 model, log p(car|x)": raced(
-            "cifar10", lambda b: entrants("cifar10", 1, b), (20, 40, 80, 160), class_reward("cifar10", 1)
-        ),
-    }
+    return raced(model, lambda b: inverse_entrants(seen, b), budgets, misfit)
+
+
+def main(names: list[str]) -> None:
+    torch.set_num_threads(1)
+    names = names or [*TITLES, "pictures"]
+    races = {name: race(name) for name in names if name != "pictures"}
     tell(races)
-    pictures("mnist", 8, 160, ("best of N", "FK steering", "SVDD, argmax", "zero-order", "PAHI"), 16)
-    pictures("cifar10", 1, 160, ("best of N", "FK steering", "SVDD, argmax", "zero-order"), 10)
+    if "pictures" in names:
+        pictures("mnist", 8, 160, ("best of N", "FK steering", "SVDD, argmax", "zero-order", "PAHI"), 16)
+        pictures("cifar10", 1, 160, ("best of N", "FK steering", "SVDD, argmax", "zero-order", "PAHI"), 10)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -26,23 +26,55 @@ def the_ensemble_finds_the_posterior_mean() -> Measured:
     y = world.sample(1, seed=3) @ matrix.mT + 0.2 * torch.randn(1, 2, generator=generator, dtype=torch.float64)
     exact = world.posterior(matrix, y[0], 0.2)
     lines, off = [], {}
-    for w in (0.02, 0.05, 0.1, 0.4):
-        search = EnKG(lambda x: x @ matrix.to(x).mT, y, 128, w, scaled=False, inner=8)
+    for w, j in ((0.02, 128), (0.05, 64), (0.05, 1024), (0.1, 128), (0.2, 128), (2.0, 128)):
+        search = EnKG(lambda x: x @ matrix.to(x).mT, y, j, w, scaled=False, inner=8)
         x = sample(world.denoiser(VE()), 1, search=search, dtype=torch.float64).particles[0]
-        off[w] = float((x.mean(0) - exact.mean).norm())
+        off[w, j] = float((x.mean(0) - exact.mean).norm())
         misfit = float((x @ matrix.mT - y).square().mean().sqrt())
-        lines.append(f"w = {w}: {off[w]:.3f}, misfit {misfit:.2f}, deviation {float(x.std(0).norm()):.2f}")
+        lines.append(f"w = {w}, J = {j}: {off[w, j]:.3f}, misfit {misfit:.2f}, deviation {float(x.std(0).norm()):.2f}")
     wide = float(exact.covariance.trace().sqrt())
     figure = (
-        f"4 numbers, 2 observed with σ_y = .2, J = 128, 80 levels; distance of the ensemble's mean from the exact one "
+        f"4 numbers, 2 observed with σ_y = .2, 80 levels; distance of the ensemble's mean from the exact one "
         f"(from the prior's it is {float((world.mean - exact.mean).norm()):.2f}): {'; '.join(lines)}; the posterior's "
         f"deviation is {wide:.2f}"
     )
     why = (
         "The mean is found; the spread is not the posterior's, because σ_y is nowhere in the method. The weight does "
-        "not carry over between dimensions: the paper's w = 2 at 16,384 numbers corresponds to .03 here."
+        "not carry over between dimensions: the paper's w = 2 at 16,384 numbers, which diverges here, corresponds to "
+        ".03. On another such problem, whose numbers we do not have, .05 with J = 1024 is known to come to .023 at a "
+        "misfit of .05, and .2 to .96."
     )
-    return Measured(figure, off[0.05] < 0.2 and off[0.1] < 0.3, why)
+    return Measured(figure, off[0.05, 1024] < 0.2 and off[0.1, 128] < 0.35 and off[2.0, 128] > 5, why)
+
+
+@claim(
+    paper=PAPER,
+    method="enkg",
+    says="The ensemble is guided to the data; how it spreads about them is left open.",
+    figure="no calibration is reported; σ_y is not used",
+)
+def kalmans_own_step_is_calibrated() -> Measured:
+    generator, lines, worst = torch.Generator().manual_seed(0), [], {}
+    root = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    mean = torch.randn(4, generator=generator, dtype=torch.float64)
+    world = Gaussian(mean, root @ root.mT / 4 + 0.1 * torch.eye(4))
+    matrix = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    y = mean[None] @ matrix.mT + torch.tensor([[0.8, -0.5]], dtype=torch.float64)
+    for noise in (0.05, 0.2, 1.0):
+        exact = matrix @ world.posterior(matrix, y[0], noise).covariance @ matrix.mT
+        found = {}
+        for name, options in (("the paper's", {"weight": 0.05, "scaled": False}), ("Kalman's", {"noise": noise})):
+            search = EnKG(lambda x: x @ matrix.to(x).mT, y, 256, inner=12, **options)
+            x = sample(world.denoiser(VE()), 1, search=search, dtype=torch.float64).particles[0]
+            found[name] = float((torch.cov((x @ matrix.mT).mT).trace() / exact.trace()).sqrt())
+            worst[name] = max(worst.get(name, 1.0), found[name], 1 / found[name])
+        lines.append(f"σ_y = {noise}: " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
+    figure = (
+        "deviation of what is observed, over the posterior's, with the paper's correction and with the optional step "
+        f"of Kalman, J = 256: {'; '.join(lines)}"
+    )
+    why = "Kalman's step is ours and an option: calibration costs that σ_y be known and the inner flow be fine."
+    return Measured(figure, worst["Kalman's"] < 1.35 < worst["the paper's"], why)
 
 
 @claim(

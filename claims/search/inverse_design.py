@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from claims import Measured, claim
-from fewstep import VE, sample
+from fewstep import VE, make_plan, sample
 from fewstep.search import InverseDesign, RandomSearch
 from fewstep.search.simulators import Bead, ChannelFlow
 from fewstep.worlds import Gaussian, GaussianMixture
@@ -63,6 +63,14 @@ def fewer_simulator_calls() -> Measured:
     }  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     scratch = [0.3 * torch.randn(8, 16, generator=generator) for _ in range(runs)]
+    table = make_plan(den.path, "ddim", "logsnr", 10)
+
+    def energy_of_noise(noise: Tensor) -> Tensor:
+        return energy(sample(den, start=noise * float(den.path.sigma(1.0)), plan=table).x)
+
+    noises = [torch.randn(8, 16, generator=generator) for _ in range(runs)]
+    over_noises = sum(_cross_entropy(energy_of_noise, n, 12, i) for i, n in enumerate(noises)) / runs
+    found["cross-entropy over start noises"] = over_noises
     found["cross-entropy from scratch"] = sum(_cross_entropy(energy, x, 12, i) for i, x in enumerate(scratch)) / runs
     x = torch.stack([s[0] for s in scratch]).requires_grad_()
     best, optimiser = torch.full((runs,), float("inf")), torch.optim.Adam([x], 0.03)

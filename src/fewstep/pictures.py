@@ -1,6 +1,7 @@
 """Samples as pictures: a grid in one PNG that carries its recipe.
 
-The text chunk `fewstep` holds plan, seeds and versions as JSON, the chunk `parameters` the line that image tools read.
+The text chunk `fewstep` holds plan, model, seeds, noise and versions as JSON, the chunk `parameters` the line that
+image tools read.
 """
 
 import io
@@ -15,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from fewstep.aliases import in_tools
 from fewstep.errors import ArgumentError
 from fewstep.plan.files import dumps
 
@@ -43,16 +45,19 @@ def grid_of(x: Tensor, limits: tuple[float, float] = (-1.0, 1.0), columns: int =
 
 
 def recipe(out: "Output") -> dict[str, Any]:
-    """What makes the samples again: plan, seeds, versions."""
+    """What makes the samples again: plan, model, seeds, noise, versions, and the search or filter that ran it."""
     versions = {"fewstep": version("fewstep"), "torch": torch.__version__}
-    return {"plan": json.loads(dumps(out.plan)), "seeds": out.seeds, "versions": versions}
+    plan = json.loads(dumps(out.plan))
+    told = {"plan": plan, "model": out.model, "seeds": out.seeds, "noise": out.noise, "versions": versions}
+    return {**told, "by": out.by} if out.by else told
 
 
 def _image(out: "Output", columns: int) -> tuple[Image.Image, PngInfo]:
     source, (seed, _) = out.plan.source, out.seeds[0]
     info = PngInfo()
     info.add_text("fewstep", json.dumps(recipe(out)))
-    line = f"Steps: {out.plan.steps}, Sampler: {source.get('solver', 'plan')}, Schedule type: {source.get('grid', '')}"
+    sampler, schedule = in_tools(str(source.get("solver", "plan")), str(source.get("grid", "")))
+    line = f"Steps: {out.plan.steps}, Sampler: {sampler}, Schedule type: {schedule}"
     info.add_text("parameters", f"{line}, Seed: {seed}")
     return grid_of(out.x, out.limits, columns), info
 

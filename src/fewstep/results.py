@@ -25,10 +25,14 @@ class Output:
         x: the samples, (batch, *shape).
         stats: what it cost.
         plan: the plan that ran.
-        seeds: (seed, number) of every sample; `sample(…, 1, seed=seed, first=number)` makes it again alone.
+        seeds: (seed, number) of every sample; `sample(…, 1, seed=seed, first=number)` makes it again alone, unless
+            `noise` is "comfyui".
         trajectory: (steps + 1, batch, *shape), the state before every step and after the last, if kept.
         answers: (steps, batch, *shape), x̂₀ of every step, if kept.
         limits: the range of the data, for pictures.
+        model: the name of the model, "owner/name@commit" of one from the hub, where it has one.
+        noise: what `sample` was told of the noise.
+        by: the search or the filter that drew the samples with the plan, where there was one.
     """
 
     x: Tensor
@@ -38,6 +42,9 @@ class Output:
     trajectory: Tensor | None = None
     answers: Tensor | None = None
     limits: tuple[float, float] = (-1.0, 1.0)
+    model: str = ""
+    noise: str = "keyed"
+    by: str = ""
 
     def save(self, path: str, columns: int = 0) -> None:
         """Write the samples as one PNG grid that carries its recipe: plan, seeds and versions."""

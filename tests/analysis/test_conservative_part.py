@@ -60,3 +60,5 @@ def test_bad_arguments():
     for options, match in (({"waves": -1}, "waves"), ({"scale": 0.0}, "scale"), ({"waves": 200}, "terms")):
         with pytest.raises(ArgumentError, match=match):
             field_split(score, seen(20), **options)
+    with pytest.raises(ArgumentError, match="shape of x"):
+        field_split(lambda x: x[:, :1], seen(500), waves=2)

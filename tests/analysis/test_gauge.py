@@ -73,6 +73,55 @@ def test_a_turned_score_is_a_gauge_and_keeps_the_law_where_another_field_does_no
     assert float((shares(wrong) - exact).abs().max()) > 0.05
 
 
+def test_gauges_of_a_density_are_told_by_their_residual_alone():
+    """A sheared turn is without divergence and across the score; (1/p)∇⊥ψ is neither, and a gauge all the same."""
+    path, t = VP(), 0.4
+    x = path.alpha(t) * MEANS + path.sigma(t) * draw(3, 2)
+
+    def score(x):
+        return WORLD.score(x, path, t)
+
+    def sheared(x):
+        return WORLD.log_density(x, path, t)[:, None] * (score(x) @ S.mT)
+
+    def weak(x):
+        """ψ = sin(x₁ + 2x₂), so that ∇⊥ψ = cos(x₁ + 2x₂)·(−2, 1)."""
+        wave = (x[:, :1] + 2 * x[:, 1:]).cos() * torch.tensor([[-2.0, 1.0]], dtype=torch.float64)
+        return wave / WORLD.log_density(x, path, t)[:, None].exp()
+
+    for field in (sheared, weak):
+        assert float(gauge_residual(field, score, x).abs().max()) < 1e-8
+    across = [float((field(x) * score(x)).sum(1).abs().max()) for field in (sheared, weak)]
+    assert across[0] < 1e-9 < 0.1 < across[1]
+
+
+def test_a_gauge_keeps_the_volume_of_the_flow_and_a_shear_its_volume_only():
+    """|det ∂x_t/∂x₁| = p₁(x₁)/p_t(x_t) for every gauge; a shear stretches them, another field breaks both."""
+    path, level = VE(20.0), 0.05
+    den, x = WORLD.denoiser(path), 20 * draw(30, 2)
+    t = path.t_of_lam(-torch.tensor(level, dtype=torch.float64).log())
+
+    def shear(x, t, score):
+        return 0.1 * WORLD.log_density(x, path, t.flatten()[0])[:, None] * (score @ S.mT)
+
+    def far(field):
+        """The largest error of the log-volume, and the median ratio of the two singular values."""
+        gauged = Gauged(den, field)
+        _, values = intrinsic_dimension(gauged, x, level=level, nudge=1e-5)
+        lam = torch.linspace(float(path.lam(1.0)), float(path.lam(t)), 97, dtype=torch.float64)
+        ends = sample(gauged, start=x, plan=make_plan(path, "dpm-solver++3m", path.t_of_lam(lam).clamp_max(1.0))).x
+        exact = WORLD.log_density(x, path, 1.0) - WORLD.log_density(ends, path, float(t))
+        return float((values[1].log().sum(1) - exact).abs().median()), float(
+            (values[1, :, 0] / values[1, :, 1]).median()
+        )
+
+    none, turn, sheared = far(lambda x, t, s: 0 * s), far(turned(S)), far(shear)
+    assert max(none[0], turn[0], sheared[0]) < 0.01
+    assert none[1] == pytest.approx(turn[1], rel=0.15)
+    assert sheared[1] > 1.3 * none[1]
+    assert far(lambda x, t, s: x @ S.mT.to(x) / path.sigma(t) ** 2)[0] > 0.5
+
+
 def test_singular_values_on_gaussian_data_are_the_closed_form():
     spectrum = torch.tensor([1.0, 0.25, 0.0, 0.0], dtype=torch.float64)
     den = Gaussian(torch.zeros(4), torch.diag(spectrum)).denoiser(VE())
@@ -115,3 +164,7 @@ def test_bad_arguments():
     for bad in (0.0, -1.0, 1e9):
         with pytest.raises(ArgumentError, match="level"):
             intrinsic_dimension(WORLD.denoiser(VP()), draw(1, 2), level=bad)
+    for start, options, says in ((draw(1, 3), {}, "shape"), (draw(1, 2), {"steps": 2}, "steps"),
+                                 (draw(1, 2), {"nudge": 0.0}, "nudge")):  # fmt: skip
+        with pytest.raises(ArgumentError, match=says):
+            intrinsic_dimension(WORLD.denoiser(VP()), start, **options)

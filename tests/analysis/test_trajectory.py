@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewstep import VE, VP, Flow, make_plan
+from fewstep import VE, VP, Flow, make_plan, sample
 from fewstep.analysis import Trajectory, follow, mean_shift
 from fewstep.errors import ArgumentError
 from fewstep.worlds import Empirical, Gaussian, GaussianMixture
@@ -59,6 +59,18 @@ def test_components_beside_the_chord_are_those_of_the_points():
     assert torch.allclose(spread[:, :2].sum(1) / spread.sum(1), way.explained(2, off_chord=True), rtol=1e-6)
 
 
+def test_heun_is_eulers_step_and_a_difference_of_answers():
+    """z_s = z_E − ½((s − t)/s)(r(z_E, s) − r(z, t)), with z_E the step of Euler."""
+    path, t, s = VE(), 3.0, 1.8
+    world = GaussianMixture([1.0, 2.0], torch.tensor([[-1.0] * 5, [0.7] * 5]), torch.full((2, 1), 0.1))
+    times = path.t_of_lam(-torch.tensor([t, s], dtype=torch.float64).log())
+    z = 3 * start(path) / path.sigma(1.0)
+    r = world.denoise(z, path, times[0])
+    euler = s / t * z + (1 - s / t) * r
+    by_answers = euler - 0.5 * (s - t) / s * (world.denoise(euler, path, times[1]) - r)
+    assert torch.allclose(sample(world.denoiser(path), start=z, plan=make_plan(path, "heun", times)).x, by_answers)
+
+
 def test_a_straight_way_has_no_deviation_and_no_bend():
     den = Gaussian(torch.full((5,), 0.4), 1e-12 * torch.eye(5)).denoiser(VE())
     way = follow(den, start(VE()), make_plan(VE(), "ddim", "karras", 12))
@@ -85,12 +97,13 @@ def test_the_best_answer_to_a_data_set_is_its_mean_shift_and_raises_the_likeliho
 
 
 def test_the_off_chord_part_is_nearly_a_plane_curve_and_the_picture_is_drawn(tmp_path):
-    spectrum = 100 * torch.arange(1, 65, dtype=torch.float64) ** -2
-    den = Gaussian(torch.zeros(64), torch.diag(spectrum)).denoiser(VE())
-    x = torch.randn(2, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 80
+    """The references on 512 numbers: two components hold over 99.99 %, beside the chord one 96–98 %, two 99.6 %."""
+    den = Gaussian(torch.zeros(512), 100 / torch.arange(1, 513, dtype=torch.float64)).denoiser(VE())
+    x = torch.randn(2, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 80
     way = follow(den, x, make_plan(VE(), "dpm-solver++", "karras", 80))
-    assert bool((way.explained(2, off_chord=True) > 0.98).all())
-    assert bool((way.explained(1, off_chord=True) < way.explained(2, off_chord=True)).all())
+    assert bool((way.explained(2) > 0.9999).all())
+    assert bool((way.explained(2, off_chord=True) > 0.996).all())
+    assert bool(((way.explained(1, off_chord=True) - 0.965).abs() < 0.02).all())
     way.plot(tmp_path / "way.png")
     assert (tmp_path / "way.png").stat().st_size > 10_000
 
@@ -104,4 +117,8 @@ def test_bad_arguments():
     with pytest.raises(ArgumentError, match="shape"):
         mean_shift(torch.zeros(2, 4), torch.zeros(1, 5), 1.0)
     way = follow(WORLD.denoiser(Flow()), start(Flow()), make_plan(Flow(), "ddim", "uniform", 4))
+    for call in (way.explained, way.projected):
+        for bad in (0, 6, 1.5):
+            with pytest.raises(ArgumentError, match="components"):
+                call(bad)
     assert len(way.z) == 4  # α = 0 at t = 1: no z there

@@ -51,8 +51,9 @@ def run(search, n=2, **options):
         (lambda x: x[:, 0] * 0 + math.inf, NumericalError, "not finite"),
         (lambda x: x, ArgumentError, "one number a row"),
         (lambda x: x[:, 0].mean(), ArgumentError, "one number a row"),
+        (lambda x: x[:, 0] + 1j, ArgumentError, "one number a row"),
     ],
-    ids=["nan", "infinite", "a picture", "one for all"],
+    ids=["nan", "infinite", "a picture", "one for all", "complex"],
 )
 def test_rewards_that_are_none_end_the_run(name, reward, error, says):
     with pytest.raises(error, match=says):

@@ -81,6 +81,28 @@ def test_the_weight_decides_what_is_found_and_the_papers_own_diverges_in_few_dim
     assert misfit[0.02] > 0.5 > 0.35 > misfit[0.05]
 
 
+def test_kalmans_own_steps_are_the_posterior_spread_and_all():
+    """Whether at few levels or at many with a part of the likelihood each; by the paper's rule σ_y is nowhere."""
+    exact = WORLD.posterior(MATRIX, Y[0], 0.2)
+    seen = (MATRIX @ exact.covariance @ MATRIX.mT).diagonal().sqrt()
+    for updates, steps in ((1, 30), (2, 40)):
+        search = EnKG(forward, Y, 400, updates=updates, steps=steps, skip_first=0.5, skip_last=0.2, noise=0.2)
+        x = sample(WORLD.denoiser(VE(80.0)), 1, search=search, dtype=torch.float64).particles[0]
+        assert torch.allclose(x.mean(0), exact.mean, atol=0.25)
+        assert torch.allclose(x.std(0), exact.covariance.diagonal().sqrt(), rtol=0.2)
+        assert torch.allclose((x @ MATRIX.mT).std(0), seen, rtol=0.2)
+    wide = EnKG(forward, Y, 400, updates=1, steps=30, skip_first=0.5, skip_last=0.2, noise=50.0)
+    x = sample(WORLD.denoiser(VE(80.0)), 1, search=wide, dtype=torch.float64).particles[0]
+    assert torch.allclose(x.std(0), WORLD.covariance.diagonal().sqrt(), rtol=0.15)
+
+
+def test_the_papers_settings_call_the_box_as_often_as_told():
+    """About 295,000 calls with 2,048 particles: 144 for each, two at 72 corrected levels, and ours a last one."""
+    search = EnKG(forward, Y, 2, inner=1)
+    out = sample(WORLD.denoiser(VE(80.0)), 1, search=search)
+    assert out.stats.rewards == 2 * (2 * 72 + 1)
+
+
 def test_a_black_box_that_is_not_linear_is_fitted():
     world = GaussianMixture([0.5, 0.5], torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.full((2, 1), 0.3))
     product = lambda x: torch.stack([x[:, 0] * x[:, 1], (x[:, 2] > 0).to(x) + 0.1 * x[:, 2]], 1)  # noqa: E731
@@ -107,7 +129,7 @@ def test_costs_are_counted():
     "bad",
     [
         {"particles": 1}, {"weight": 0.0}, {"updates": 0}, {"steps": 1}, {"inner": 0}, {"skip_first": -0.1},
-        {"least": 2.0}, {"y": torch.zeros(2)}, {"forward": 3},
+        {"least": 2.0}, {"noise": 0.0}, {"y": torch.zeros(2)}, {"forward": 3},
     ],
 )  # fmt: skip
 def test_bad_parameters_are_refused(bad):
@@ -119,5 +141,7 @@ def test_bad_answers_of_the_black_box_are_refused():
     for box, error in ((lambda x: x, ArgumentError), (lambda x: forward(x) * torch.nan, NumericalError)):
         with pytest.raises(error):
             sample(WORLD.denoiser(VE(80.0)), 1, search=EnKG(box, Y, 4, steps=4))
+    with pytest.raises(ArgumentError, match="takes no start"):
+        sample(WORLD.denoiser(VE(80.0)), search=EnKG(forward, Y, 4, steps=4), start=torch.zeros(1, 4))
     with pytest.raises(ArgumentError, match="one or all"):
         sample(WORLD.denoiser(VE(80.0)), 3, search=EnKG(forward, Y.repeat(2, 1), 4, steps=4))

@@ -11,7 +11,7 @@ import torch
 from fewstep import CFG, VP, make_plan, sample
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.guidance.higs import HiGS
-from fewstep.search import CollapseWarning, FKSteering, Reward, Rollouts
+from fewstep.search import CollapseWarning, FKSteering, Reward, Rollouts, TiltedMixture
 from fewstep.search.particles import widened
 from fewstep.search.rewards import Scorer
 from fewstep.search.values import Looking
@@ -63,20 +63,87 @@ def test_few_particles_tilt_too_little_and_gain_nothing_over_the_best_of_n(k, ru
     assert float(plain.rewards.mean()) == pytest.approx(drawn_best, abs=0.1)
 
 
-def test_the_exact_drift_samples_the_tilt():
-    """z moves by D·∇V beside the ancestral step, D = σ̄_t² − σ̄_s²; this grid costs .03 of the mean."""
-    times = bench.levels().clamp_max(1.0)
+def test_the_exact_drift_samples_the_tilt_and_shares_of_it_are_what_few_candidates_of_svdd_give():
+    """z moves by D·∇V beside the ancestral step, D = σ̄_t² − σ̄_s²; this grid costs .03 of the mean.
+
+    Shares 1 − 1/M of the drift are those of M = 2, 5 and 20 candidates; a share of 0 is the sampler alone.
+    """
+    shares = torch.tensor([0.0, 0.5, 0.8, 0.95, 1.0], dtype=torch.float64).repeat_interleave(5000)[:, None]
     noise = torch.Generator().manual_seed(0)
-    z = 10 * torch.randn(6000, 1, generator=noise, dtype=torch.float64)
-    for t, s in pairwise(times):
+    z = 10 * torch.randn(shares.shape, generator=noise, dtype=torch.float64)
+    for t, s in pairwise(bench.levels().clamp_max(1.0)):
         kept = (s / t) ** 2
         asked = z.requires_grad_()
         slope = torch.autograd.grad(bench.value(asked, t).sum(), asked)[0]
         z, x0 = z.detach(), bench.WORLD.denoise(z.detach(), bench.PATH, t)
         fresh = torch.randn(z.shape, generator=noise, dtype=torch.float64)
-        z = x0 + kept * (z - x0) + 100 * (t**2 - s**2) * slope + 10 * s * (1 - kept).sqrt() * fresh
-    assert bench.moments(z) == pytest.approx(bench.EXACT, abs=0.09)
-    assert bench.moments(z) == pytest.approx((0.916, 1.397, 0.787), abs=0.13)
+        z = x0 + kept * (z - x0) + 100 * (t**2 - s**2) * shares * slope + 10 * s * (1 - kept).sqrt() * fresh
+    none, *some, whole = (bench.moments(part) for part in z.reshape(5, -1, 1))
+    assert none == pytest.approx(bench.UNSTEERED, abs=0.1)
+    assert [law[0] for law in some] == pytest.approx([0.707, 0.850, 0.903], abs=0.02)
+    assert whole == pytest.approx(bench.EXACT, abs=0.09)
+    assert whole == pytest.approx((0.916, 1.397, 0.787), abs=0.13)
+
+
+def test_values_from_means_fall_short_by_half_the_variance_that_is_left():
+    """V − κaᵀx̂₀ = ½κ²Var[aᵀx₀ | x_t] on one Gaussian, the same at every x_t; on two modes more where they meet."""
+    one = GaussianMixture([1.0], torch.tensor([[0.5]]), torch.tensor([[0.3]]))
+    x = torch.tensor([[-2.0], [0.1], [3.0]], dtype=torch.float64)
+    for t in (0.02, 0.3):
+        left = 0.3 * (10 * t) ** 2 / (0.3 + (10 * t) ** 2)
+        exact = TiltedMixture(one, torch.ones(1), 2.0).value(bench.PATH, x, t)
+        short = exact - 2.0 * one.denoise(x, bench.PATH, t)[:, 0]
+        assert torch.allclose(short, torch.full((3,), 2.0 * left, dtype=torch.float64), rtol=1e-6)
+    short = bench.value(x, 0.1) - bench.WORLD.denoise(x, bench.PATH, 0.1)[:, 0]
+    assert float(short.min()) > 0
+    assert float(short[1]) > 2 * float(short[0])
+
+
+def test_few_distinct_particles_survive_a_late_weighing():
+    """Late weights are nearly equal, and four multinomial draws of four leave 4·(1 − (¾)⁴) = 2.73; the reference: 2.75.
+
+    Systematic draws of nearly equal weights lose none.
+    """
+    left = {}
+    for rule in ("multinomial", "systematic"):
+        late = steer(700, particles=4, resample=rule).weights.ancestors[-2]
+        left[rule] = sum(len(set(row)) for row in late.tolist()) / 700
+    assert left["multinomial"] == pytest.approx(2.75, abs=0.08)
+    assert left["systematic"] > 3.9
+
+
+def test_a_twisted_proposal_keeps_the_law_and_more_effective_particles():
+    plain, twisted = (steer(particles=6000, plan=bench.plan(100), below=0.0, twisted=t) for t in (False, True))
+    assert bench.moments(twisted.particles, twisted.weights.shares) == pytest.approx(bench.EXACT, abs=0.09)
+    assert float(twisted.weights.evidence) == pytest.approx(bench.TILT.evidence, abs=0.05)
+    sizes = [float(out.weights.effective[-1]) / 6000 for out in (plain, twisted)]
+    assert sizes[0] < 0.5 < 0.62 < sizes[1]
+    # Every step asks for the slope's value once, and the end for the reward itself.
+    assert twisted.stats.rewards == 6000 * 102
+    assert twisted.stats.evaluations == plain.stats.evaluations == 6000 * 101
+
+
+def test_a_twisted_proposal_may_lean_on_any_plan_and_a_run_is_the_same_alone():
+    plan = bench.plan(50, "sde-dpm-solver++")
+    out = steer(particles=6000, plan=plan, below=0.5, twisted=True, resample="residual")
+    assert bench.moments(out.particles, out.weights.shares)[:2] == pytest.approx(bench.EXACT[:2], abs=0.09)
+    search = FKSteering(bench.first, particles=5, weighings=4, twisted=True)
+    whole = sample(bench.DENOISER, 3, search=search, plan=bench.plan(12), seed=9)
+    alone = sample(bench.DENOISER, 1, search=search, plan=bench.plan(12), seed=9, first=1)
+    assert torch.allclose(whole.particles[1:2], alone.particles, atol=1e-5)
+    one = FKSteering(lambda x: 0 * x[:, 0], particles=1, twisted=True)
+    plain = sample(bench.DENOISER, 3, plan=bench.plan(12), seed=9).x
+    assert torch.allclose(sample(bench.DENOISER, 3, search=one, plan=bench.plan(12), seed=9).x, plain, atol=1e-6)
+
+
+def test_what_a_twisted_proposal_cannot_use_is_refused():
+    for reward, plan, says in (
+        (lambda x: x[:, 0].detach(), bench.plan(12), "differentiable"),
+        (bench.first, bench.plan(12, "ddim"), "plan without noise"),
+    ):
+        search = FKSteering(reward, particles=2, weighings=1, twisted=True)
+        with pytest.raises(ArgumentError, match=says):
+            sample(bench.DENOISER, 1, search=search, plan=plan)
 
 
 def test_the_error_falls_at_the_monte_carlo_rate():
@@ -100,10 +167,13 @@ def test_max_and_sum_tend_to_the_tilt_and_their_printed_ends_do_not():
 
 
 @pytest.mark.filterwarnings("ignore::fewstep.search.CollapseWarning")
-@pytest.mark.parametrize(("potential", "mean", "variance"), [("max", 1.60, 0.210), ("sum", 2.48, 0.035)])
-def test_ten_weighings_by_max_or_sum_are_far_off_at_many_particles(potential, mean, variance):
+@pytest.mark.parametrize(
+    ("potential", "value", "mean", "variance"),
+    [("max", "mean", 1.60, 0.210), ("sum", "mean", 2.48, 0.035), ("sum", bench.value, 2.42, 0.048)],
+)
+def test_ten_weighings_by_max_or_sum_are_far_off_at_many_particles(potential, value, mean, variance):
     """The references are those of 100,000 particles, for a mean of 1.438 and a variance of .721."""
-    out = steer(4, particles=8000, potential=potential, resample="multinomial")
+    out = steer(4, particles=8000, potential=potential, value=value, resample="multinomial")
     laws = [bench.moments(x, w) for x, w in zip(out.particles, out.weights.shares, strict=True)]
     assert sum(law[1] for law in laws) / 4 == pytest.approx(mean, abs=0.25)
     assert sum(law[2] for law in laws) / 4 == pytest.approx(variance, abs=0.2)
@@ -220,7 +290,7 @@ def test_collapse_is_told_with_the_effective_size():
     [
         {"particles": 0}, {"strength": -1.0}, {"strength": math.nan}, {"potential": "product"}, {"resample": "none"},
         {"below": 2.0}, {"weighings": 0}, {"weighings": ()}, {"weighings": (99,)}, {"weighings": 99}, {"value": 3},
-        {"pick": "worst"}, {"ending": "open"},
+        {"pick": "worst"}, {"ending": "open"}, {"weighings": 2.5}, {"weighings": (True,)}, {"twisted": 1},
     ],
 )  # fmt: skip
 def test_bad_parameters_are_refused(bad):
@@ -230,7 +300,9 @@ def test_bad_parameters_are_refused(bad):
 
 def test_what_a_search_does_not_take_is_refused():
     search = FKSteering(bench.first)
-    for bad in ({"keep": "trajectory"}, {"grad": True}, {"evaluations": 3}, {"noise": "brownian"}):
+    for bad in (
+        {"keep": "trajectory"}, {"grad": True}, {"evaluations": 3}, {"evaluations": "many"}, {"noise": "brownian"},
+    ):  # fmt: skip
         with pytest.raises(ArgumentError):
             sample(bench.DENOISER, 1, search=search, **bad)
     with pytest.raises(ArgumentError, match="search"):

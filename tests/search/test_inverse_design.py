@@ -102,7 +102,7 @@ def test_bad_input_is_refused():
         sample(FLAT, 1, search=InverseDesign(lambda x: x[:, 0] / 0), steps=1)
     for made in (
         lambda: Bead(start=2.0), lambda: Bead(steps=0), lambda: ChannelFlow(relaxation=0.5),
-        lambda: ChannelFlow()(torch.zeros(1, 8, 6)),
+        lambda: ChannelFlow()(torch.zeros(1, 8, 6)), lambda: Bead()(torch.zeros(3)), lambda: ChannelFlow(steps=2.5),
     ):  # fmt: skip
         with pytest.raises(ArgumentError):
             made()

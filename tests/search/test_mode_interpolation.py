@@ -6,7 +6,7 @@ import torch
 
 from fewstep import VP, sample, wrap
 from fewstep.errors import ArgumentError
-from fewstep.search import Reject, mind_changes
+from fewstep.search import RandomSearch, Reject, mind_changes
 from fewstep.worlds import GaussianMixture
 
 MODES = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
@@ -74,7 +74,13 @@ def test_bad_arguments():
             Reject(**{name: bad})
     with pytest.raises(ArgumentError, match="window"):
         sample(WORLD, 2, steps=3, reject=Reject())
+    for rows in ([1, 2, 3], torch.arange(3)):
+        with pytest.raises(ArgumentError, match="3 rows for 4 samples"):
+            sample(WORLD, 4, steps=3, reject=Reject(0.5, 2), cond={"z": rows})
     with pytest.raises(ArgumentError, match="start"):
         sample(WORLD, start=torch.zeros(2, 1), reject=Reject())
-    with pytest.raises(ArgumentError, match="reject must be a reject"):
+    for mistaken in ({"search": Reject()}, {"reject": RandomSearch(lambda x: x.flatten(1).sum(1))}):
+        with pytest.raises(ArgumentError, match=r"must be a (search of fewstep\.search|filter such as Reject)"):
+            sample(WORLD, 2, steps=12, **mistaken)
+    with pytest.raises(ArgumentError, match="reject must be a filter"):
         sample(WORLD, 2, reject=0.96)

@@ -6,7 +6,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from fewstep import VP, sample, wrap
 from fewstep.noise import KeyedNoise
+from fewstep.pictures import read_recipe
+from fewstep.search import RandomSearch, Reject
 from fewstep.search.particles import CollapseWarning, ParticleNoise, Weights, choose
 from fewstep.search.resampling import RULES
 
@@ -90,6 +93,22 @@ def test_one_particle_draws_the_noise_of_plain_sampling():
     assert torch.equal(many.step(4, 0, 0)[3:], alone.step(4, 0, 0))
     assert torch.equal(many.uniforms(2, 3)[1:], alone.uniforms(2, 3))
     assert not torch.equal(ParticleNoise(3, [6], 3, (2,), torch.float32, "cpu", 5).step(4, 0, 0), alone.step(4, 0, 0))
+
+
+def test_what_a_search_found_says_by_what_and_so_does_its_picture(tmp_path):
+    den = wrap(lambda x, t: 0 * x, VP(), "x0", shape=(1, 4, 4))
+    out = sample(den, 2, steps=3, search=RandomSearch(lambda x: x.mean((1, 2, 3)), 3))
+    assert repr(out) == (
+        "<Found 2 samples of (1, 4, 4) by RandomSearch(candidates=3), rewards 0 … 0; "
+        "9 evaluations and 3 rewards a sample>"
+    )
+    out.save(str(tmp_path / "found.png"))
+    assert read_recipe(str(tmp_path / "found.png"))["by"] == "RandomSearch(candidates=3)"
+    kept = sample(den, 2, steps=3, reject=Reject(0.5, 2))
+    kept.save(str(tmp_path / "kept.png"))
+    assert read_recipe(str(tmp_path / "kept.png"))["by"] == "Reject(kept=0.5, window=2)"
+    sample(den, 2, steps=3).save(str(tmp_path / "plain.png"))
+    assert "by" not in read_recipe(str(tmp_path / "plain.png"))
 
 
 def test_choices_are_uniform():

@@ -70,6 +70,11 @@ def test_bad_input_is_refused():
             PAHI(reward, iterations=2).fit(MODEL)
     with pytest.raises(ArgumentError, match="label"):
         PAHI(lambda x: x[:, 0], OneHot(2)).fit(MODEL)
+    with pytest.raises(ArgumentError, match="from 0 to 1"):
+        OneHot(2)({"label": torch.tensor([0, 2])}, 2)
+    for bad in (lambda: OneHot(0), lambda: PAHI(lambda x: x[:, 0], "label")):
+        with pytest.raises(ArgumentError):
+            bad()
     with pytest.raises(ArgumentError, match="deterministic"):
         PAHI(lambda x: x[:, 0]).fit(MODEL, solver="ddpm", steps=2)
     with pytest.raises(ArgumentError, match="takes no start"):

@@ -36,6 +36,8 @@ def test_many_candidates_tend_to_the_tilt_and_argmax_runs_away():
     near = SVDD(lambda x: -(x[:, 0] - 2).square(), candidates=20, choice="argmax")
     held = sample(bench.DENOISER, 50, search=near, plan=bench.plan())
     assert bench.moments(held.x)[1] == pytest.approx(2.0, abs=0.1)
+    fewer = sample(bench.DENOISER, 50, search=SVDD(bench.first, candidates=5, choice="argmax"), plan=bench.plan())
+    assert bench.moments(fewer.x)[1] < bench.moments(most.x)[1] - 1
 
 
 def test_values_from_means_are_exact_for_a_linear_reward_on_one_gaussian():
@@ -117,7 +119,12 @@ def test_bad_input_is_refused():
             SVDD(bench.first, **bad)
     with pytest.raises(ArgumentError, match="one number a row"):
         sample(bench.DENOISER, 1, search=SVDD(lambda x: x), steps=4)
+    with pytest.raises(ArgumentError, match="plan without noise"):
+        sample(bench.DENOISER, 1, search=SVDD(bench.first), steps=4, solver="ddim")
     with pytest.raises(NumericalError, match="the value"):
         sample(bench.DENOISER, 1, search=SVDD(bench.first, value=lambda x, t: x[:, 0] * torch.nan), steps=4)
-    with pytest.raises(ArgumentError, match="loss"):
-        fit_value(bench.DENOISER, bench.first, loss="plain")
+    for name, bad in (("loss", "plain"), ("batch", 0), ("rate", 0.0), ("strength", -1.0)):
+        with pytest.raises(ArgumentError, match=name):
+            fit_value(bench.DENOISER, bench.first, **{name: bad})
+    with pytest.raises(ArgumentError, match="strength"):
+        TiltedMixture(bench.WORLD, torch.ones(1), float("nan"))

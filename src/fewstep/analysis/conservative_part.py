@@ -45,8 +45,8 @@ class FieldSplit:
 def _slopes(x: Tensor, directions: Tensor, phases: Tensor) -> Tensor:
     """∇ψ_k at every row, (batch, d, k)."""
     n, d = x.shape
-    eye = torch.eye(d, dtype=x.dtype)
-    first, second = torch.triu_indices(d, d)
+    eye = torch.eye(d, dtype=x.dtype, device=x.device)
+    first, second = torch.triu_indices(d, d, device=x.device)
     products = eye[:, first] * x[:, None, second] + eye[:, second] * x[:, None, first]
     waves = -(x @ directions.mT + phases).sin()[:, None] * directions.mT
     return torch.cat([eye.expand(n, d, d), products, waves], 2)
@@ -70,7 +70,7 @@ def field_split(
         seed: of the directions and phases.
 
     Raises:
-        ArgumentError: a bad number, or fewer equations than terms.
+        ArgumentError: a bad number, fewer equations than terms, or a field of another shape than x.
     """
     if not isinstance(waves, int) or isinstance(waves, bool) or waves < 0:
         raise ArgumentError(f"waves must be an integer of at least 0, got {waves!r}")
@@ -84,10 +84,13 @@ def field_split(
     generator = torch.Generator().manual_seed(seed)
     directions = scale * torch.randn(waves, d, dtype=torch.float64, generator=generator)
     phases = 2 * torch.pi * torch.rand(waves, dtype=torch.float64, generator=generator)
+    directions, phases = directions.to(x.device), phases.to(x.device)
+    told = field(x).detach().double()
+    if told.shape != x.shape:
+        raise ArgumentError(f"field must give the shape of x, {tuple(x.shape)}, got {tuple(told.shape)}")
     slopes = _slopes(flat, directions, phases).flatten(0, 1)
-    told = field(x).detach().double().flatten()
     # Random waves are nearly dependent: without a ridge they run away where samples are few.
     normal = slopes.mT @ slopes / n
-    ridge = 1e-3 * normal.diagonal().mean() * torch.eye(terms, dtype=torch.float64)
-    shares = torch.linalg.solve(normal + ridge, slopes.mT @ told / n)
+    ridge = 1e-3 * normal.diagonal().mean() * torch.eye(terms, dtype=torch.float64, device=x.device)
+    shares = torch.linalg.solve(normal + ridge, slopes.mT @ told.flatten() / n)
     return FieldSplit(directions, phases, shares, field)

@@ -35,7 +35,7 @@ def exact_flow(
         cond: the denoiser's conditions.
 
     Returns:
-        float64 (batch, *shape).
+        float64 (batch, *shape), on the device of x; the integration runs on the host.
 
     Raises:
         ArgumentError: times that do not fall.
@@ -45,11 +45,11 @@ def exact_flow(
         raise ArgumentError(f"times must fall within [0, 1], got start={start} and end={end}")
     path = denoiser.path
     first, last = (min(max(float(path.lam(t)), FIRST), LAST) for t in (start, end))
-    x = x.double()
+    device, x = x.device, x.double().cpu()
 
     def believed(state: Tensor, t: Tensor) -> Tensor:
         with torch.no_grad():
-            return denoiser(state, t, **(cond or {})).double()
+            return denoiser(state.to(device), t, **(cond or {})).double().cpu()
 
     y = x / float(path.sigma(start))
     if float(path.lam(start)) < first:
@@ -70,4 +70,4 @@ def exact_flow(
     if float(path.lam(end)) > last:
         ratio = path.sigma(end) / path.sigma(t)
         state = ratio * state + (path.alpha(end) - ratio * path.alpha(t)) * believed(state, t)
-    return state
+    return state.to(device)

@@ -85,7 +85,7 @@ def asymmetry(field: Callable[[Tensor], Tensor], x: Tensor, probes: int = 0, see
     if not probes:
         j = _jacobian(field, x)
         return (j - j.mT).flatten(1).norm(dim=1) / j.flatten(1).norm(dim=1).clamp(min=1e-300)
-    generator, apart, size = torch.Generator().manual_seed(seed), torch.zeros(len(x)), torch.zeros(len(x))
+    generator, apart, size = torch.Generator().manual_seed(seed), x.new_zeros(len(x)), x.new_zeros(len(x))
     nudge = torch.finfo(x.dtype).eps ** (1 / 3)
     for _ in range(probes):
         ahead = torch.randn(x.shape, dtype=x.dtype, generator=generator).to(x.device)
@@ -130,7 +130,7 @@ def gauge_split(matrix: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ArgumentError: other shapes, or C is not symmetric and positive definite.
     """
-    m, c = matrix.double(), covariance.double()
+    m, c = matrix.double().cpu(), covariance.double().cpu()
     if m.ndim != 2 or m.shape[0] != m.shape[1] or c.shape != m.shape:
         raise ArgumentError(f"matrix and covariance must be (d, d), got {tuple(m.shape)} and {tuple(c.shape)}")
     if not torch.allclose(c, c.mT) or float(torch.linalg.eigvalsh(c).min()) <= 0:
@@ -164,16 +164,22 @@ def intrinsic_dimension(
         (dimensions (batch,), singular values (2, batch, d) at twice the level and at it).
 
     Raises:
-        ArgumentError: a level that the path does not have.
+        ArgumentError: a level that the path does not have, starts of another shape, a bad number.
     """
     path = denoiser.path
+    if tuple(start.shape[1:]) != denoiser.shape:
+        raise ArgumentError(f"start must have shape (batch, *{denoiser.shape}), got {tuple(start.shape)}")
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 3:
+        raise ArgumentError(f"steps must be an integer of at least 3, got {steps!r}")
+    if not nudge > 0:
+        raise ArgumentError(f"nudge must be above 0, got {nudge!r}")
     times = path.t_of_lam(-torch.tensor([2 * level, level], dtype=torch.float64).log())
     if not level > 0 or not bool((times > 0).all() and (times < 1).all()):
         raise ArgumentError(f"level must be a σ/α that the path has, got {level!r}")
     x = start.double()
     size = x[0].numel()
     step = nudge * float(path.sigma(1.0))
-    moves = step * torch.eye(size, dtype=torch.float64).reshape(size, *x.shape[1:])
+    moves = step * torch.eye(size, dtype=torch.float64, device=x.device).reshape(size, *x.shape[1:])
     near = torch.cat([x[:, None] + moves, x[:, None] - moves], 1).flatten(0, 1)
     found = []
     first = float(path.t_of_lam(torch.tensor(-8.0, dtype=torch.float64)))

@@ -140,7 +140,7 @@ def fokker_planck_residual(denoiser: Denoiser, x: Tensor, t: float, nudge: float
         free = x.detach().requires_grad_()
         s = score(free, t)
         flat = s.flatten(1)
-        divergence = torch.zeros(len(x), dtype=x.dtype)
+        divergence = x.new_zeros(len(x))
         for i in range(flat.shape[1]):
             row = torch.autograd.grad(flat[:, i].sum(), free, create_graph=True)[0]
             divergence = divergence + row.flatten(1)[:, i]

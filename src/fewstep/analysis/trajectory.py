@@ -24,7 +24,7 @@ from fewstep.sampling import stream
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a run was, and what the network believed there; d numbers a sample.
+    """Where a run was, and what the network believed there; d numbers a sample, float64 on the host.
 
     Args:
         levels: σ̄ of each state, falling, (states,).
@@ -75,7 +75,11 @@ class Trajectory:
         Args:
             components: how many, at least 1.
             off_chord: of the part normal to the chord alone.
+
+        Raises:
+            ArgumentError: a bad number of components.
         """
+        self._check(components)
         points = self.z.transpose(0, 1)
         values = torch.linalg.svdvals(self._across() if off_chord else points - points.mean(1, keepdim=True)).square()
         return values[:, :components].sum(1) / values.sum(1)
@@ -85,9 +89,17 @@ class Trajectory:
 
         Args:
             components: how many, from 1 to the numbers of a sample.
+
+        Raises:
+            ArgumentError: a bad number of components.
         """
+        self._check(components)
         across = self._across()
         return (across - across[:, :1]) @ torch.linalg.svd(across, full_matrices=False).Vh[:, :components].mT
+
+    def _check(self, components: int) -> None:
+        if not isinstance(components, int) or isinstance(components, bool) or not 1 <= components <= self.z.shape[2]:
+            raise ArgumentError(f"components must be an integer from 1 to {self.z.shape[2]}, got {components!r}")
 
     def _across(self) -> Tensor:
         """The part of the states normal to the chord, about its mean, (batch, states, d)."""
@@ -101,25 +113,27 @@ class Trajectory:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(12, 6.2), layout="constrained")
+        # The last state and answer are the ends themselves, which a logarithm cannot show.
         kinds = {
             "distance from the chord": {"state": self.deviation(), "answer": self.answers_deviation()},
-            "distance from the end": {"state": self.distance(), "answer": self.answers_distance()},
+            "distance from the end": {"state": self.distance()[:-1], "answer": self.answers_distance()[:-1]},
             "1 − cosine to the end": {"state": (1 - self.cosine()[:-1]).clamp(min=1e-12)},
             "bend ‖d²z/dσ̄²‖": {"state": self.bend()},
         }
         panels = figure.subplots(2, 3)
         for axes, (title, curves) in zip(panels[:, :2].flat, kinds.items(), strict=True):
             for name, values in curves.items():
-                levels = self.levels[: len(values)].clamp(min=1e-4)
+                seen = self.levels[: len(values)] > 0
+                levels, values = self.levels[: len(values)][seen], values[seen]
                 middle, spread = values.mean(1), values.std(1, correction=0)
                 axes.plot(levels, middle, label=name)
                 axes.fill_between(levels, (middle - spread).clamp(min=0), middle + spread, alpha=0.2)
             axes.set(title=title, xlabel="σ̄", xscale="log")
             axes.invert_xaxis()
+            if title != "distance from the chord":
+                axes.set_yscale("log")
             if len(curves) > 1:
                 axes.legend(frameon=False)
-            else:
-                axes.set_yscale("log")
         self._draw_components(panels[0, 2], panels[1, 2])
         for axes in panels.flat:
             axes.spines[["top", "right"]].set_visible(False)
@@ -163,8 +177,8 @@ def follow(denoiser: Denoiser, start: Tensor, plan: Plan, cond: Mapping[str, Any
         states.append(event.x)
         answers.append(event.x0)
     known = alpha > 0
-    scaled = [x.flatten(1).double() / a for x, a, there in zip(states, alpha, known, strict=True) if there]
-    believed = [r.flatten(1).double() for r, there in zip(answers, known[:-1], strict=True) if there]
+    scaled = [x.flatten(1).double().cpu() / a for x, a, there in zip(states, alpha, known, strict=True) if there]
+    believed = [r.flatten(1).double().cpu() for r, there in zip(answers, known[:-1], strict=True) if there]
     return Trajectory((sigma / alpha)[known], torch.stack(scaled), torch.stack(believed))
 
 

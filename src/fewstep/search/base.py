@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
+from fewstep.grids.karras import descend
 from fewstep.loops.base import refuse_bad
 from fewstep.paths import Path
 from fewstep.plan import Plan
+from fewstep.planning import make_plan
 from fewstep.results import Output, Stats
-from fewstep.search.particles import Weights
+from fewstep.search.particles import Weights, count
 from fewstep.session import Session, prepare
 
 
@@ -29,7 +31,7 @@ class SearchStats(Stats):
     rewards: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found(Output):
     """What a search gives back.
 
@@ -47,6 +49,16 @@ class Found(Output):
     scores: Tensor | None = None
     weights: Weights | None = None
 
+    def __repr__(self) -> str:
+        """A line, as the tensors of all particles would fill pages."""
+        spent = f"{self.stats.evaluations} evaluations and {self.stats.rewards} rewards a sample"
+        told = (
+            ""
+            if self.rewards is None
+            else f", rewards {float(self.rewards.min()):.4g} … {float(self.rewards.max()):.4g}"
+        )
+        return f"<Found {len(self.x)} samples of {tuple(self.x.shape[1:])} by {self.by}{told}; {spent}>"
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -61,12 +73,28 @@ class Ending:
     weights: Weights | None = None
 
 
+def descending(path: Path, steps: int, sigma_max: float, sigma_min: float) -> Plan:
+    """Karras' levels of a search of its own, as a plan of the flow; from the path's own first level if that is less."""
+    highest = torch.as_tensor(sigma_max, dtype=torch.float64).log().neg()
+    start = min(1.0, float(path.t_of_lam(highest))) if float(path.lam(1.0)) < float(highest) else 1.0
+    return make_plan(path, "ddim", descend(path, steps, start, sigma_max, sigma_min, 7.0))
+
+
+def described(search: "Search") -> str:
+    """The search and those of its parameters that are numbers, words or choices."""
+    plain = (bool, int, float, str, type(None))
+    told = [(f.name, getattr(search, f.name)) for f in fields(search)]  # type: ignore[arg-type]
+    return f"{type(search).__name__}({', '.join(f'{k}={v!r}' for k, v in told if isinstance(v, plain))})"
+
+
 class Search(ABC):
     """A search towards a reward; a frozen dataclass whose fields are the method's parameters.
 
     `sample(denoiser, n, search=…)` calls it: n runs that know nothing of one another, one sample each.
     """
 
+    # The argument of `sample` that takes it.
+    role: ClassVar[str] = "search"
     solver: ClassVar[str] = "ddpm"
 
     @abstractmethod
@@ -92,10 +120,12 @@ class Search(ABC):
             return {**options, "plan": own}
         if options.get("plan") is None:
             options = {"solver": self.solver, **options}
-        if options.get("evaluations") is not None:
-            options = {**options, "evaluations": options["evaluations"] // self.paths()}
-            if options["evaluations"] < 1:
+        asked = options.get("evaluations")
+        if asked is not None:
+            count("evaluations", asked)
+            if asked < self.paths():
                 raise ArgumentError(f"evaluations must be at least {self.paths()} here, one for each path of a run")
+            options = {**options, "evaluations": asked // self.paths()}
         return options
 
     def __call__(self, denoiser: Denoiser, n: int | None = None, **options: Any) -> Found:
@@ -122,5 +152,6 @@ class Search(ABC):
             x=end.x, stats=SearchStats(end.evaluations, time.perf_counter() - began, end.calls),
             plan=session.program.plan,
             seeds=[(session.noise.seed, number) for number in session.noise.samples], limits=denoiser.limits,
-            rewards=end.rewards, particles=end.particles, scores=end.scores, weights=end.weights,
+            model=denoiser.name, by=described(self), rewards=end.rewards, particles=end.particles, scores=end.scores,
+            weights=end.weights,
         )  # fmt: skip

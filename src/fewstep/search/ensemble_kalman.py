@@ -11,6 +11,13 @@ z ↦ A(x̂(z)) is affine; particles never leave the span of their deviations.  
 misfit is and however many numbers a sample has: w does not carry over between dimensions, and for the paper's w = 2 on
 its pictures an equal one for d numbers is 2√(d/16384).  The ensemble gathers near the posterior's mean; its spread is
 not the posterior's, as σ_y is nowhere in it.
+
+An option that is not the paper's, for what a calibrated spread asks for: σ_y, and a step of Kalman's own a correction,
+
+    z_j ← z_j − C_zg(C_gg + n·σ_y²·I)⁻¹(g_j − y + √n·σ_y·ξ_j),      ξ ~ N(0, I),  n corrections in all,
+
+each with the n-th part of the likelihood.  Where z ↦ A(x̂(z)) is affine and the particles Gaussian, all n together are
+the posterior as J grows, at whichever levels they stand; the inner flows must be fine for it.
 """
 
 from collections.abc import Callable
@@ -24,11 +31,11 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.grids.karras import descend
 from fewstep.loops.questions import Questions
+from fewstep.noise import draw
 from fewstep.paths import Path
 from fewstep.plan import Plan
-from fewstep.planning import make_plan
-from fewstep.search.base import Ending, Search
-from fewstep.search.particles import count, number, widened
+from fewstep.search.base import Ending, Search, descending
+from fewstep.search.particles import CHOICE, count, number, widened
 from fewstep.session import Session
 
 
@@ -50,7 +57,9 @@ class EnKG(Search):
         steps: levels, at least 2.
         inner: the most Euler steps of a correction's inner flow; the i-th of N levels has min(1 + (N − i)//4, inner).
         skip_first, skip_last: the shares of the levels that are not corrected, in [0, 1).
-        least: w falls in a line from 1 at the first level to this share of it at the last, in [0, 1].
+        least: w falls in a line from 1 at the first level to this share of it at the last, in [0, 1].  (The authors'
+            code adds the share to w times the line, not times w.)
+        noise: σ_y > 0 for Kalman's own steps; weight, scaled and least then say nothing.
         sigma_max, sigma_min: the first level, or the path's own if that is less, and the last one above 0.
 
     Raises:
@@ -70,6 +79,7 @@ class EnKG(Search):
     least: float = 0.0
     sigma_max: float = 80.0
     sigma_min: float = 0.002
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.forward):
@@ -82,15 +92,17 @@ class EnKG(Search):
             number(name, getattr(self, name), open_=True)
         for name in ("skip_first", "skip_last", "least"):
             number(name, getattr(self, name), 0, 1)
+        if self.noise is not None:
+            number("noise", self.noise, open_=True)
 
     def opening(self, path: Path) -> Plan:
         """The levels, as a plan of the flow."""
-        highest = torch.as_tensor(self.sigma_max, dtype=torch.float64).log().neg()
-        start = float(path.t_of_lam(highest)) if float(path.lam(1.0)) < float(highest) else 1.0
-        return make_plan(path, "ddim", descend(path, self.steps, min(start, 1.0), self.sigma_max, self.sigma_min, 7.0))
+        return descending(path, self.steps, self.sigma_max, self.sigma_min)
 
     def run(self, session: Session, started: bool) -> Ending:
         """Correct and predict, level by level."""
+        if started:
+            raise ArgumentError("particles that all begin at one start have no spread to follow: EnKG takes no start")
         if len(self.y) not in (1, len(session.start)):
             raise ArgumentError(f"y has {len(self.y)} rows for {len(session.start)} runs; give one or all")
         return _Kalman(self, widened(session, self.particles, started)).run()
@@ -102,7 +114,8 @@ class _Kalman:
     def __init__(self, method: EnKG, wide: Session) -> None:
         self.method, self.plan = method, wide.program.plan
         path, n = self.plan.path, method.steps
-        self.path, self.calls, self.number = path, 0, 0
+        self.path, self.calls, self.number, self.corrections = path, 0, 0, 0
+        self.noise = wide.noise
         self.levels = self._told(self.plan.times)
         corrected = [i for i in range(n) if method.skip_first * n <= i < n - method.skip_last * n]
         flows = {i: self._flow(i) for i in corrected}
@@ -152,12 +165,24 @@ class _Kalman:
             end = self._euler(end, here, there)
         j = method.particles
         g = self._measure(end).reshape(-1, j, self.y.shape[1])
-        c = (g - self.y.reshape(g.shape)) @ (g - g.mean(1, keepdim=True)).mT / j
+        off, spread = g - self.y.reshape(g.shape), g - g.mean(1, keepdim=True)
         z = self.z.reshape(-1, j, self.z[0].numel())
+        if method.noise is not None:
+            self.z = (z - self._kalman(off, spread, method.noise) @ (z - z.mean(1, keepdim=True))).reshape(self.z.shape)
+            return
+        c = off @ spread.mT / j
         w = method.weight * (1 - (1 - method.least) * level / method.steps)
         w *= (z.shape[2] / 16384) ** 0.5 if method.scaled else 1.0
         length = c.flatten(1).norm(dim=1).clamp_min(torch.finfo(c.dtype).tiny)[:, None, None]
         self.z = (z - w / length * (c @ (z - z.mean(1, keepdim=True)))).reshape(self.z.shape)
+
+    def _kalman(self, off: Tensor, spread: Tensor, sigma: float) -> Tensor:
+        """What the deviations of z are multiplied by, (runs, J, J): by pushing through, C_zg stays in their span."""
+        j, sigma = self.method.particles, sigma * (len(self.flows) * self.method.updates) ** 0.5
+        drawn = draw(self.noise.seed, self.noise.samples, off.shape[1:], self.corrections, CHOICE)[:, 0]
+        self.corrections += 1
+        seen = spread @ spread.mT / j + sigma**2 * torch.eye(j, dtype=spread.dtype, device=spread.device)
+        return (off + sigma * drawn.to(off)) @ torch.linalg.solve(seen, spread).mT / j
 
     def run(self) -> Ending:
         """All levels; the particle of the least misfit is the run's sample."""

@@ -10,6 +10,9 @@ along a particle's own ancestry is e^{κ·r(x₀)}, the particles' law tends to 
 Under max and sum the last potential has to take back what the others gave, so that in practice they optimise and only
 "difference" samples p*.  ending="running" is the released code: max begins at R_0 = 0, and at the end the running R_n
 stands for V_n, so that the law is not p* however many particles there are.
+
+Twisted, the fresh noise of every step leans towards the slope of V, and p/τ of what was drawn goes into the weights too
+(`fewstep.search.twisted_proposal`).
 """
 
 from dataclasses import dataclass
@@ -23,8 +26,9 @@ from fewstep.errors import ArgumentError, unknown
 from fewstep.program import Run
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import ParticleNoise, Weights, choose, count, go_on, number, widened
-from fewstep.search.resampling import RULES
+from fewstep.search.resampling import RULES, multinomial
 from fewstep.search.rewards import Function, Reward, Scorer
+from fewstep.search.twisted_proposal import lean, promised, twisted
 from fewstep.search.values import Looking, SoftValue, check_value
 from fewstep.session import Session
 
@@ -52,9 +56,11 @@ class FKSteering(Search):
             for equal weights.  Weights that are not used are kept.
         pick: "draw" gives a particle by its weight, a sample of p*; "best", the paper's, the one of highest reward.
         ending: "exact", or "running" as the released code ends max and sum.
+        twisted: whether noise leans towards the reward's slope at x̂₀, through the network, as in the twisted diffusion
+            sampler; the reward must be differentiable.
 
     Raises:
-        ArgumentError: a parameter out of its range; a plan without noise that is weighed before its end.
+        ArgumentError: a parameter out of its range; a plan without noise that is weighed before its end or twisted.
     """
 
     solver: ClassVar[str] = "ddpm"
@@ -68,6 +74,7 @@ class FKSteering(Search):
     below: float = 1.0
     pick: str = "draw"
     ending: str = "exact"
+    twisted: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("potential", POTENTIALS), ("pick", ("draw", "best")), ("ending", ("exact", "running"))):
@@ -81,8 +88,13 @@ class FKSteering(Search):
         check_value(self.value)
         if isinstance(self.weighings, int):
             count("weighings", self.weighings)
-        elif not self.weighings or any(not isinstance(i, int) or i < 0 for i in self.weighings):
+        elif not isinstance(self.weighings, (tuple, list)) or not self.weighings:
             raise ArgumentError(f"weighings must be a number, or numbers of steps from 0; got {self.weighings!r}")
+        else:
+            for place in self.weighings:
+                count("weighings", place, 0)
+        if not isinstance(self.twisted, bool):
+            raise ArgumentError(f"twisted must be True or False, got {self.twisted!r}")
 
     def paths(self) -> int:
         """One path a particle."""
@@ -90,13 +102,15 @@ class FKSteering(Search):
 
     def run(self, session: Session, started: bool) -> Ending:
         """The plan's steps with weighings between an answer and its move."""
-        wide, plan = widened(session, self.particles, started), session.program.plan
-        steered = _Steered(self, wide, self._when(plan.steps), len(session.start))
-        if not plan.stochastic and steered.when and self.particles > 1:
+        plan = session.program.plan
+        when = self._when(plan.steps)
+        if not plan.stochastic and ((when and self.particles > 1) or self.twisted):
             raise ArgumentError(
-                "copies of a particle stay copies on a plan without noise: take solver='ddpm' or another that draws "
-                "noise, or weighings=1, at the end only"
+                "copies of a particle stay copies on a plan without noise, and nothing leans: take solver='ddpm' or "
+                "another that draws noise; or weighings=1, at the end only, untwisted"
             )
+        steered = _Steered(self, widened(session, self.particles, started), when, len(session.start))
+        wide = steered.wide
         run = wide.program.start(wide.start, wide.cond, wide.noise)
         run.between = steered.between
         for index in range(plan.steps):
@@ -121,9 +135,11 @@ class _Steered:
     """The particles of one call: their weights, and what each remembers of its own weighings."""
 
     def __init__(self, method: FKSteering, wide: Session, when: dict[int, int], runs: int) -> None:
-        self.method, self.wide, self.when, self.index = method, wide, when, 0
         self.weights = Weights.even(runs, method.particles, wide.start.device)
         self.scorer = Scorer(method.reward, wide.cond, len(wide.start))
+        if method.twisted:
+            wide = twisted(wide, self.scorer, method.strength, self.weights.add)
+        self.method, self.wide, self.when, self.index = method, wide, when, 0
         self.looking = Looking(method.value, method.strength, self.scorer, wide)
         rows = wide.start.new_zeros(len(wide.start), dtype=torch.float64)
         self.given = rows
@@ -141,13 +157,25 @@ class _Steered:
 
     def between(self, run: Run, answers: list[Tensor]) -> list[Tensor]:
         """Where it is time: weigh, resample, and let only the chosen rows move."""
-        if self.index not in self.when:
-            return answers
-        weighing, program = self.when[self.index], self.wide.program
-        x, noise = run.registers[0], self.wide.noise
+        if self.index in self.when:
+            answers = self._choose(run, answers, self.when[self.index])
+        if self.method.twisted:
+            lean(self.wide.program, run, self.index)
+        return answers
+
+    def _value(self, run: Run, weighing: int) -> Tensor:
+        """V of every particle."""
+        program, x = self.wide.program, run.registers[0]
         assert x is not None
+        if self.method.twisted and self.method.value == "mean":
+            return promised(program, run)[0]
+        return self.looking(x, program.plan.times[self.index], program.preview(run), weighing)
+
+    def _choose(self, run: Run, answers: list[Tensor], weighing: int) -> list[Tensor]:
+        """Weigh and resample: the answers of the rows that go on."""
+        noise = self.wide.noise
         assert isinstance(noise, ParticleNoise)
-        self._weigh(self.looking(x, program.plan.times[self.index], program.preview(run), weighing))
+        self._weigh(self._value(run, weighing))
         rule = RULES[self.method.resample]
         rows = self.weights.resample(rule, self.method.below, noise.uniforms(weighing, self.method.particles))
         self.given, self.best = choose(self.given, rows), choose(self.best, rows)
@@ -170,10 +198,9 @@ class _Steered:
         if self.method.pick == "best":
             chosen = scores.argmax(1)
         else:
-            ends = self.weights.shares.cumsum(1)
-            chosen = (ends < noise.uniforms(len(self.when), 1) * ends[:, -1:]).sum(1).clamp_max(k - 1)
+            chosen = multinomial(self.weights.shares, noise.uniforms(len(self.when), 1))[:, 0]
         at = torch.arange(len(particles), device=x.device)
         return Ending(
-            particles[at, chosen], k * (run.evaluations) + k * self.looking.evaluations, self.scorer.calls * k,
+            particles[at, chosen], k * (run.evaluations + self.looking.evaluations), k * self.scorer.calls,
             scores[at, chosen], particles, scores, self.weights,
         )  # fmt: skip

@@ -18,7 +18,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
 from fewstep.sampling import sample
-from fewstep.search.particles import count
+from fewstep.search.particles import count, number
 from fewstep.search.rewards import Function, Reward, Scorer
 
 LOSSES = ("exponential", "squared")
@@ -92,6 +92,9 @@ def fit_value(
     """
     count("trajectories", trajectories, 2)
     count("iterations", iterations)
+    count("batch", batch)
+    number("strength", strength)
+    number("rate", rate, open_=True)
     if loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
     if {"keep", "search"} & set(options):

@@ -10,7 +10,7 @@ It sees what rounding does.  What too few steps do it does not: then the window 
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.results import Output
 from fewstep.sampling import sample
+from fewstep.search.particles import count, number
 
 
 def mind_changes(answers: Tensor, window: int = 10) -> Tensor:
@@ -49,17 +50,17 @@ class Reject:
     Args:
         kept: the share of what is drawn that is kept, in (0, 1].
         window: W, the last answers that are looked at; the paper's are the last 10 of 1,000 levels, σ/α from 0.03 to
-            0.14.  On other grids as many as lie below three times the width of the data's modes.
+            0.14.  On other grids as many as lie below three to five times the width of the data's modes.
     """
 
+    # The argument of `sample` that takes it.
+    role: ClassVar[str] = "reject"
     kept: float = 0.96
     window: int = 10
 
     def __post_init__(self) -> None:
-        if not 0 < self.kept <= 1:
-            raise ArgumentError(f"kept must lie in (0, 1], got {self.kept!r}")
-        if not isinstance(self.window, int) or isinstance(self.window, bool) or self.window < 2:
-            raise ArgumentError(f"window must be an integer of at least 2, got {self.window!r}")
+        number("kept", self.kept, most=1, open_=True)
+        count("window", self.window, 2)
 
     def __call__(self, denoiser: Denoiser, n: int | None = None, **options: Any) -> Output:
         """n samples, in the order of their numbers; the arguments are those of `sample`.
@@ -67,13 +68,12 @@ class Reject:
         Which are kept depends on all that were drawn.  What a dropped sample cost is counted in.
 
         Raises:
-            ArgumentError: a start of its own, conditions of one row a sample, or a window beyond the run.
+            ArgumentError: a start of its own, conditions of another number of rows, or a window beyond the run.
         """
         n = 1 if n is None else n
         if options.get("start") is not None:
             raise ArgumentError("reject draws more samples than asked, so it takes no start")
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
+        count("n", n)
         drawn = math.ceil(n / self.kept - 1e-9)
         options["cond"] = {k: _dealt(k, v, n, drawn) for k, v in (options.get("cond") or {}).items()}
         out = sample(denoiser, drawn, keep="answers", **options)
@@ -81,15 +81,17 @@ class Reject:
         rows = mind_changes(out.answers, self.window).argsort()[:n].sort().values
         stats = replace(out.stats, evaluations=-(-out.stats.evaluations * drawn // n))
         seeds = [out.seeds[i] for i in rows.tolist()]
-        return replace(out, x=out.x[rows], answers=out.answers[:, rows], seeds=seeds, stats=stats)
+        return replace(out, x=out.x[rows], answers=out.answers[:, rows], seeds=seeds, stats=stats, by=repr(self))
 
 
 def _dealt(name: str, value: Any, n: int, drawn: int) -> Any:
-    """A condition of n rows dealt out to all that are drawn."""
-    if isinstance(value, Tensor) and value.ndim and len(value) > 1:
+    """A condition of n rows dealt out to all that are drawn; one of a single row is left as it is."""
+    if not isinstance(value, (Tensor, list, tuple)) or (isinstance(value, Tensor) and not value.ndim):
+        return value
+    if len(value) not in (1, n):
+        raise ArgumentError(f"condition {name!r} has {len(value)} rows for {n} samples")
+    if len(value) == 1:
+        return value
+    if isinstance(value, Tensor):
         return value[torch.arange(drawn, device=value.device) % n]
-    if isinstance(value, (list, tuple)):
-        if len(value) != n:
-            raise ArgumentError(f"condition {name!r} has {len(value)} rows for {n} samples")
-        return [value[i % n] for i in range(drawn)]
-    return value
+    return [value[i % n] for i in range(drawn)]

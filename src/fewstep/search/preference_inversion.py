@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fewstep.catalog import method
 from fewstep.denoisers import Denoiser
-from fewstep.errors import ArgumentError, NumericalError
+from fewstep.errors import ArgumentError
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import count, number
 from fewstep.search.rewards import Function, Reward, Scorer, checked_reward
@@ -67,11 +67,17 @@ class OneHot:
     classes: int
     name: str = "label"
 
+    def __post_init__(self) -> None:
+        count("classes", self.classes)
+
     def __call__(self, cond: dict[str, Any], rows: int) -> Tensor:
         """(rows, classes)."""
         if self.name not in cond:
             raise ArgumentError(f"prompts are told apart by the condition {self.name!r}, which the run does not have")
-        return nn.functional.one_hot(cond[self.name].long(), self.classes).float()
+        labels = cond[self.name].long()
+        if bool(((labels < 0) | (labels >= self.classes)).any()):
+            raise ArgumentError(f"{self.name!r} must lie from 0 to {self.classes - 1}, got {labels.tolist()[:8]}")
+        return nn.functional.one_hot(labels, self.classes).float()
 
 
 Features = Callable[[dict[str, Any], int], Tensor]
@@ -144,6 +150,8 @@ class PAHI(Search):
         number("pull", self.pull)
         number("rate", self.rate, open_=True)
         checked_reward(self.reward)
+        if self.features is not None and not callable(self.features):
+            raise ArgumentError(f"features must be a callable such as OneHot(10), or None, got {self.features!r}")
 
     def run(self, session: Session, started: bool) -> Ending:
         """Fit to the prompts of the run, then one path each."""
@@ -201,14 +209,7 @@ class PAHI(Search):
 
     def _loss(self, x: Tensor, cond: dict[str, Any], mean: Tensor, log_deviation: Tensor) -> Tensor:
         """−S + β·KL, the mean over the batch."""
-        reward = checked_reward(self.reward)
-        scores = reward.function(x, **{k: cond[k] for k in reward.conditions})
-        if not isinstance(scores, Tensor) or scores.shape != (len(x),):
-            raise ArgumentError(f"the reward must give one number a row, ({len(x)},) here, as a tensor")
-        if not scores.requires_grad:
-            raise ArgumentError("PAHI needs a reward that is differentiable in the picture, and this one is not")
-        if not bool(scores.isfinite().all()):
-            raise NumericalError("the reward is not finite")
+        scores = Scorer(self.reward, cond, len(x)).differentiable(x)
         divergence = 0.5 * ((2 * log_deviation).exp() + mean.square() - 1 - 2 * log_deviation).flatten(1).sum(1)
         return (-scores + self.pull * divergence).mean()
 

@@ -58,12 +58,32 @@ class Scorer:
             ArgumentError: not one real number a row.
             NumericalError: a reward is NaN or infinite.
         """
+        return self._ask(x).detach()
+
+    def differentiable(self, x: Tensor) -> Tensor:
+        """The rewards of x, float64 (batch,), with the graph that leads to x.
+
+        Raises:
+            ArgumentError: as in a call, and for a reward without a slope in x.
+            NumericalError: as in a call.
+        """
+        values = self._ask(x)
+        if not values.requires_grad:
+            raise ArgumentError("the reward must be differentiable in the picture here, and this one is not")
+        return values
+
+    def _ask(self, x: Tensor) -> Tensor:
         self.scored += len(x)
         given = self.reward.function(x, **repeated(self._cond, len(x) // self.rows))
         try:
-            values = torch.as_tensor(given).to(x.device, torch.float64)
+            values = torch.as_tensor(given)
+            if values.is_complex():
+                raise TypeError
+            values = values.to(x.device, torch.float64)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ArgumentError(f"the reward must give one number a row, got {type(given).__name__}") from error
+            raise ArgumentError(
+                f"the reward must give one number a row, a real one, got {type(given).__name__}"
+            ) from error
         if not bool(values.isfinite().all()):
             refuse_bad(x, "the pictures that the reward is asked about")
         return checked_scores(values, len(x))
@@ -90,10 +110,10 @@ def checked_scores(values: Tensor, rows: int, what: str = "the reward") -> Tenso
     """
     if values.shape != (rows,):
         raise ArgumentError(f"{what} must give one number a row, ({rows},) here, got the shape {tuple(values.shape)}")
-    bad = (~values.detach().isfinite()).nonzero().flatten().tolist()
+    bad = (~values.isfinite()).nonzero().flatten().tolist()
     if bad:
         raise NumericalError(
             f"{what} of rows {bad[:8]} ({len(bad)} of {rows}) is not finite; for what is forbidden give a large "
             "negative number"
         )
-    return values.detach()
+    return values

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
-from fewstep.errors import unknown
+from fewstep.errors import ArgumentError, unknown
 from fewstep.program import Run
 from fewstep.search.base import Ending, Search
 from fewstep.search.particles import ParticleNoise, choose, count, go_on, number, widened
@@ -51,7 +51,7 @@ class SVDD(Search):
         chains: B ≥ 1; more than one are resampled against one another (SVDD-R), and a sample is one of them.
 
     Raises:
-        ArgumentError: a parameter out of its range.
+        ArgumentError: a parameter out of its range; several candidates or chains on a plan without noise.
     """
 
     solver: ClassVar[str] = "ddpm"
@@ -77,6 +77,11 @@ class SVDD(Search):
     def run(self, session: Session, started: bool) -> Ending:
         """The plan's steps, a choice before every move and one at the end."""
         width, program = self.paths(), session.program
+        if width > 1 and not program.plan.stochastic:
+            raise ArgumentError(
+                "candidates for a step are all the same on a plan without noise: take solver='ddpm' or another that "
+                "draws noise"
+            )
         wide = widened(session, width, started)
         noise = wide.noise
         assert isinstance(noise, ParticleNoise)
@@ -117,8 +122,7 @@ class SVDD(Search):
         if self.choice == "argmax":
             chosen = worth.argmax(1)
         else:
-            ends = worth.softmax(1).cumsum(1)
-            chosen = (ends < uniforms[:, :b].reshape(-1, 1) * ends[:, -1:]).sum(1).clamp_max(self.candidates - 1)
+            chosen = multinomial(worth.softmax(1), uniforms[:, :b].reshape(-1, 1))[:, 0]
         rows = chosen + self.candidates * torch.arange(len(worth), device=worth.device)
         if b == 1:
             return rows

@@ -7,6 +7,7 @@ with ρ_k, m_k, S_k the weights, means and covariances of x₀ given x_t = x.  (
 likelihood, so its target is `GaussianMixture.posterior`.)
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class TiltedMixture:
         strength: κ.
 
     Raises:
-        ArgumentError: a direction of another shape.
+        ArgumentError: a direction of another shape, or a strength that is not finite.
     """
 
     world: GaussianMixture
@@ -38,6 +39,8 @@ class TiltedMixture:
         a = torch.as_tensor(self.direction, dtype=torch.float64)
         if a.shape != self.world.shape:
             raise ArgumentError(f"direction must have the world's shape {self.world.shape}, got {tuple(a.shape)}")
+        if not math.isfinite(self.strength):
+            raise ArgumentError(f"strength must be finite, got {self.strength!r}")
         object.__setattr__(self, "direction", a)
 
     def reward(self, x: Tensor) -> Tensor:

@@ -20,14 +20,12 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
-from fewstep.grids.karras import descend
 from fewstep.loops.questions import Questions
 from fewstep.paths import Path
 from fewstep.plan import Plan
-from fewstep.planning import make_plan
-from fewstep.search.base import Ending, Search
+from fewstep.search.base import Ending, Search, descending
 from fewstep.search.particles import ParticleNoise, Weights, count, number, widened
-from fewstep.search.resampling import RULES
+from fewstep.search.resampling import RULES, multinomial
 from fewstep.session import Session
 
 if TYPE_CHECKING:
@@ -97,9 +95,7 @@ class AFDPS(Search):
 
     def opening(self, path: Path) -> Plan:
         """The levels, as a plan of the flow."""
-        lowest = torch.as_tensor(self.sigma_max, dtype=torch.float64).log().neg()
-        start = min(1.0, float(path.t_of_lam(lowest))) if float(path.lam(1.0)) < float(lowest) else 1.0
-        return make_plan(path, "ddim", descend(path, self.steps, start, self.sigma_max, self.sigma_min, 7.0))
+        return descending(path, self.steps, self.sigma_max, self.sigma_min)
 
     def run(self, session: Session, started: bool) -> Ending:
         """Predict, correct, resample, level by level."""
@@ -201,9 +197,7 @@ class _Ensemble:
         if self.method.pick == "best":
             chosen = shares.argmax(1)
         else:
-            ends = shares.cumsum(1)
-            uniforms = self.noise.uniforms(self.method.steps, 1)
-            chosen = (ends < uniforms * ends[:, -1:]).sum(1).clamp_max(k - 1)
+            chosen = multinomial(shares, self.noise.uniforms(self.method.steps, 1))[:, 0]
         at = torch.arange(len(particles), device=shares.device)
         scores = -self._misfit().reshape(-1, k)
         calls = k * (self.method.steps + self.number)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import ArgumentError
+from fewstep.search.particles import count
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class Bead:
             raise ArgumentError(
                 f"a bead needs 0 <= start <= 1, gravity and duration more than 0, friction at least 0; got {self}"
             )
-        if self.steps < 1:
-            raise ArgumentError(f"steps must be at least 1, got {self.steps!r}")
+        count("steps", self.steps)
 
     def height(self, design: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """(h, h′) at x (batch,) of designs (batch, d)."""
@@ -54,6 +54,8 @@ class Bead:
 
     def __call__(self, design: Tensor) -> tuple[Tensor, Tensor]:
         """(x, v) at the end, each (batch,), of designs (batch, d); gradients go through."""
+        if design.ndim != 2:
+            raise ArgumentError(f"a design must be (batch, d), got {tuple(design.shape)}")
         x = design.new_full((len(design),), self.start)
         v, dt = torch.zeros_like(x), self.duration / self.steps
         for _ in range(self.steps):

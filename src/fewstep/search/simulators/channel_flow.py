@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import ArgumentError
+from fewstep.search.particles import count, number
 
 VELOCITIES = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))  # (row, column)
 BACK = (0, 2, 1, 4, 3, 6, 5, 8, 7)
@@ -37,10 +38,10 @@ class ChannelFlow:
     relaxation: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.steps < 1 or not self.force > 0 or not self.relaxation > 0.5:
-            raise ArgumentError(
-                f"a channel needs length and steps of at least 1, force above 0, relaxation above ½; got {self}"
-            )
+        count("length", self.length)
+        count("steps", self.steps)
+        number("force", self.force, open_=True)
+        number("relaxation", self.relaxation, 0.5, open_=True)
 
     @property
     def viscosity(self) -> float:
