@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from fewstep.errors import ArgumentError
-from fewstep.noise import GUIDE, START, STEP, BrownianNoise, KeyedNoise, draw
+from fewstep.noise import GUIDE, START, STEP, BrownianNoise, ComfyUINoise, KeyedNoise, draw
 
 
 def keyed(samples, shape=(3, 8, 8), seed=0, cls=KeyedNoise, dtype=torch.float64):
@@ -82,3 +82,36 @@ def test_drawing_costs_at_most_three_times_one_randn_of_the_batch():
         ours = best(lambda source=source, counter=counter: source.step(next(counter), 0.0, 0.0))
         theirs = best(lambda samples=samples, shape=shape: torch.randn(samples, *shape))
         assert ours <= 3 * theirs, f"{ours / theirs:.2f} times"
+
+
+class TestComfyUI:
+    """What its nodes draw, written here as they draw it."""
+
+    def test_the_start_is_one_draw_of_the_batch_and_batch_index_skips(self):
+        whole = keyed(range(4), (4, 8, 8), 7, ComfyUINoise, torch.float32).start()
+        assert torch.equal(whole, torch.randn(4, 4, 8, 8, generator=torch.manual_seed(7)))
+        skipped = keyed(range(2, 4), (4, 8, 8), 7, ComfyUINoise, torch.float32).start()
+        generator = torch.manual_seed(7)
+        one_by_one = [torch.randn(1, 4, 8, 8, generator=generator) for _ in range(4)]
+        assert torch.equal(skipped, torch.cat(one_by_one[2:]))
+
+    def test_steps_draw_in_their_order_from_the_next_seed_and_a_run_begins_anew(self):
+        noise = keyed(range(3), (2, 5), 7, ComfyUINoise)
+        generator = torch.Generator().manual_seed(8)
+        want = [torch.randn(3, 2, 5, generator=generator).double() for _ in range(3)]
+        for _ in range(2):
+            noise.prepare(3)
+            for index, draw_ in zip((0, 4, 5), want, strict=True):
+                assert torch.equal(noise.step(index, 0, 1), draw_)
+        assert torch.equal(noise.guide(0), keyed(range(3), (2, 5), 7).guide(0))
+
+    def test_a_row_depends_on_its_batch(self):
+        """Why it is for reproduction alone."""
+        whole, alone = (keyed(range(n), (2, 5), 7, ComfyUINoise) for n in (3, 1))
+        pairs = [(one.step(0, 0, 1), one.step(1, 0, 1)) for one in (whole, alone)]
+        assert not torch.equal(pairs[0][1][:1], pairs[1][1])
+
+    def test_far_samples_and_the_last_seed(self):
+        with pytest.raises(ArgumentError, match="at most 4096"):
+            keyed([10**12], (2,), 0, ComfyUINoise).start()
+        assert keyed([0], (2,), 2**64 - 1, ComfyUINoise).step(0, 0, 1).isfinite().all()

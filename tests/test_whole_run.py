@@ -9,7 +9,7 @@ import torch
 
 import fewstep.captured
 from fewstep import CFG, VP, make_plan, sample, wrap
-from fewstep.captured import Captured, captured_run
+from fewstep.captured import Captured, HeldNoise, captured_run
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.guidance import PAG
 from fewstep.networks import UNet
@@ -139,4 +139,11 @@ def test_all_draws_of_a_run_in_order():
     session = prepare(den, 2, solver="ddpm", steps=4, cond={"z": torch.zeros(2, 1)}, seed=5)
     draws = fewstep.captured.draws_of(session.program, session.noise)
     assert torch.equal(draws[2], session.noise.step(2, 0.0, 0.0))
+    # Where draws have an order, those that the run makes are all that are made.
+    session = prepare(den, 2, solver="restart", grid="karras", steps=4, cond={"z": torch.zeros(2, 1)}, noise="comfyui")
+    draws = fewstep.captured.draws_of(session.program, session.noise)
+    run = session.program.start(session.start, session.cond, HeldNoise(draws))
+    for index in range(session.program.plan.steps):
+        session.program.step(run, index)
+    assert torch.equal(run.registers[0], session.at_once()[0])
     assert captured_run is fewstep.captured.captured_run

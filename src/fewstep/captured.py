@@ -47,8 +47,13 @@ def draws_of(program: Program, noise: KeyedNoise) -> Tensor:
     """All draws of a run, (draws, batch, *shape), on the device."""
     noise.prepare(program.plan.steps * program.draws)
     per_step = program.draws
-    made = [noise.step(i * per_step + k, *row.lam) for i, row in enumerate(program.rows) for k in range(per_step)]
-    return torch.stack(made) if made else torch.zeros(0, device=program.device)
+    wanted = [(i * per_step + k, row) for i, row in enumerate(program.rows) for k in range(row.draws)]
+    made = {index: noise.step(index, *row.lam) for index, row in wanted}
+    if not made:
+        return torch.zeros(0, device=program.device)
+    # A step that draws less than others has a place that nobody reads.
+    unread = torch.zeros_like(next(iter(made.values())))
+    return torch.stack([made.get(index, unread) for index in range(len(program.rows) * per_step)])
 
 
 class Captured:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
-from fewstep.noise import KeyedNoise
+from fewstep.grids import Levels
+from fewstep.noise import KeyedNoise, comfyui_generator
 from fewstep.paths import VE, Flow, Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
@@ -40,18 +41,31 @@ class _TheirModel(Denoiser):
 
 
 class _TheirNoise(KeyedNoise):
-    """noise_sampler(σ, σ′) as the noise of a run."""
+    """noise_sampler(σ, σ′) as the noise of a run.
 
-    def __init__(self, sampler: Sampler, path: Path, like: Tensor) -> None:
+    A row's draw belongs to the way from where its network is asked to where it is asked next; that of a row without a
+    question to the way from where x was asked last.
+    """
+
+    def __init__(self, sampler: Sampler, program: Program, like: Tensor) -> None:
         super().__init__(0, range(len(like)), like.shape[1:], like.dtype, like.device)
-        self.sampler, self.path = sampler, path
+        self.sampler, self.draws = sampler, program.draws
+        asked, own = program.plan.times[0], []
+        for row in program.rows:
+            of_x = [q.t for q in row.questions if q.register == 0]
+            asked = of_x[0] if of_x else asked
+            own.append(row.questions[0].t if row.questions else asked)
+        after = [program.plan.times[-1]]
+        for row in reversed(program.rows[1:]):
+            after.insert(0, row.questions[0].t if row.questions else after[0])
+        levels = program.plan.path.sigma(torch.stack([torch.stack(own), torch.stack(after)], 1))
+        self.levels = levels.to(like.device, like.dtype)
 
     def prepare(self, count: int) -> None:
         """Nothing is drawn ahead: the order of the draws is theirs."""
 
     def step(self, index: int, lam: float, lam_next: float) -> Tensor:
-        levels = self.path.sigma(self.path.t_of_lam(torch.tensor([lam, lam_next], dtype=torch.float64)))
-        before, after = levels.to(self.device, self.dtype)
+        before, after = self.levels[index // self.draws]
         return self.sampler(before, after)
 
 
@@ -75,17 +89,7 @@ def from_sigmas(path: Path, sigmas: Tensor) -> Tensor:
     Raises:
         ArgumentError: a list that does not fall strictly, or that leaves the path.
     """
-    levels = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
-    if levels.ndim != 1 or not levels.isfinite().all() or levels.min() < 0 or not (levels[1:] < levels[:-1]).all():
-        raise ArgumentError(f"sigmas must be finite, at least 0 and fall strictly, got {levels.tolist()}")
-    one = torch.ones((), dtype=torch.float64)
-    top = float(path.sigma(one)) if isinstance(path, Flow) else float(path.sigma(one) / path.alpha(one))
-    if levels[0] > top * (1 + 1e-6):
-        raise ArgumentError(f"sigmas of this path go up to {top:.6g}, got {float(levels[0]):.6g}")
-    if isinstance(path, Flow):
-        return levels
-    times = path.t_of_lam(-levels.clamp(1e-30, top).log()).clamp(max=1)
-    return torch.where(levels > 0, times, torch.zeros_like(times))
+    return Levels(sigmas).times(path)
 
 
 @torch.no_grad()
@@ -97,7 +101,7 @@ def sample_fewstep(
     callback: Callable[[dict[str, Any]], None] | None = None,
     disable: bool | None = None,
     *,
-    solver: str | Solver = "dpm-solver++",
+    solver: str | Solver | None = None,
     plan: Plan | None = None,
     flow: bool = False,
     noise_sampler: Sampler | None = None,
@@ -108,17 +112,21 @@ def sample_fewstep(
         model: model(x, σ, **extra_args) → x̂₀; σ (batch,).
         x: (batch, …), the state at the first level, its noise included.
         sigmas: (steps + 1,), levels that fall; fewer than two do nothing, as in these tools.
-        extra_args: what the model is given besides.
+        extra_args: what the model is given besides; its "seed", as ComfyUI passes one, is what noise is drawn from.
         callback: called once a grid interval with {x, i, sigma, sigma_hat, denoised}.
         disable: False shows a bar.
-        solver: a name of the catalogue or of these tools ("dpmpp_2m"), or a solver.
+        solver: a name of the catalogue or of these tools ("dpmpp_2m"), or a solver; "dpm-solver++" unless given.
         plan: a plan on VE or Flow instead; its levels must be `sigmas`.
-        flow: whether the state is (1 − σ)·x₀ + σ·ε.
-        noise_sampler: noise_sampler(σ, σ′) → standard normal like x; torch.randn_like unless given.
+        flow: whether the state is (1 − σ)·x₀ + σ·ε; a plan's path says so itself.
+        noise_sampler: noise_sampler(σ, σ′) → standard normal like x; unless given one draw a step for the whole batch,
+            as ComfyUI's own from extra_args["seed"], and from torch's default generator where there is none.
 
     Raises:
-        ArgumentError: levels that do not fall, another plan's levels, or an answer of another shape.
+        ArgumentError: levels that do not fall, another plan's levels, a solver beside a plan, or an answer of another
+            shape.
     """
+    if plan is not None and (solver is not None or flow):
+        raise ArgumentError("a plan has its own solver and path; leave solver and flow out")
     if len(sigmas) < 2:
         return x
     path: Path = plan.path if plan is not None else Flow() if flow else VE(float(sigmas[0]))
@@ -126,14 +134,14 @@ def sample_fewstep(
         raise ArgumentError(f"here the state is that of VE or Flow; this plan is for {path.kind!r}")
     times = from_sigmas(path, sigmas)
     if plan is None:
-        plan = make_plan(path, solver, times)
+        plan = make_plan(path, solver or "dpm-solver++", times)
     else:
         own = plan.times.unique().flip(0)
         if own.shape != times.shape or not torch.allclose(own, times, atol=1e-6):
             raise ArgumentError(f"the plan's levels are {path.sigma(own).tolist()}, got {path.sigma(times).tolist()}")
     program = Program(plan, _TheirModel(path, x.shape[1:], model), (), x.dtype, x.device)
-    sampler = noise_sampler or (lambda before, after: torch.randn_like(x))
-    run = program.start(x, dict(extra_args or {}), _TheirNoise(sampler, path, x))
+    told = dict(extra_args or {})
+    run = program.start(x, told, _TheirNoise(noise_sampler or _drawn(x, told.get("seed")), program, x))
     interval = 0
     for index, row in enumerate(_shown(program.rows, disable)):
         before = run.registers[0]
@@ -147,6 +155,12 @@ def sample_fewstep(
     out = run.registers[0]
     assert out is not None
     return out
+
+
+def _drawn(like: Tensor, seed: int | None) -> Sampler:
+    """One draw a step for the whole batch, as k-diffusion's and ComfyUI's ancestral samplers draw."""
+    generator = None if seed is None else comfyui_generator(seed, like.device)
+    return lambda before, after: torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def _shown(rows: list[Any], disable: bool | None) -> Any:

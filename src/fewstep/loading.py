@@ -23,14 +23,15 @@ def shipped() -> list[str]:
 
 
 def load(source: Any, device: torch.device | str = "cpu", revision: str = "", **options: Any) -> Denoiser:
-    """A model by its name, or a diffusers model as an object: a shipped one, a file of ours, or a diffusers model.
+    """A model: a shipped one by its name, one of a file of ours, or one of diffusers.
 
     Args:
         source: a shipped name such as "mnist", the path of a safetensors file that `fewstep train` wrote, the folder of
-            a diffusers pipeline, a hub id such as "owner/name", or a pipeline or network of diffusers itself.
+            a diffusers pipeline, a hub id such as "owner/name", a pipeline or network of diffusers itself, or, with
+            `config`, a checkpoint in one safetensors file.
         device: where its weights go.
         revision: the commit of a hub id, 40 hexadecimal digits.
-        options: for a diffusers model: scheduler, size, dtype and variant of `fewstep.diffusers.load_model`.
+        options: for a diffusers model: scheduler, size, dtype, variant and config of `fewstep.diffusers.load_model`.
 
     Raises:
         ArgumentError: no model of that name; the nearest are offered.
@@ -42,7 +43,7 @@ def load(source: Any, device: torch.device | str = "cpu", revision: str = "", **
         raise ArgumentError(f"revision must be the commit of a hub id, 40 hexadecimal digits, got {revision!r}")
     file = ASSETS / f"{source}.safetensors" if str(source) in shipped() else Path(str(source))
     on_hub = str(source).count("/") == 1 and not file.exists() and file.suffix != ".safetensors"
-    if not named or file.is_dir() or on_hub:
+    if not named or file.is_dir() or on_hub or (file.is_file() and "config" in options):
         from fewstep.diffusers import load_model
 
         return load_model(source, revision=revision, device=device, **options)
@@ -50,7 +51,10 @@ def load(source: Any, device: torch.device | str = "cpu", revision: str = "", **
         raise unknown("model", str(source), shipped())
     if revision or options:
         given = sorted({**({"revision": revision} if revision else {}), **options})
-        raise ArgumentError(f"{', '.join(given)}: only a diffusers model takes these, and {str(source)!r} is a file")
+        raise ArgumentError(
+            f"{', '.join(given)}: only a diffusers model takes these, and {str(source)!r} is a file: a checkpoint of "
+            "another's in one file needs config"
+        )
     denoiser = _read(file, device)
     denoiser.name = str(source) if str(source) in shipped() else ""
     return denoiser

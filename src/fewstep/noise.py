@@ -11,6 +11,7 @@ stream costs more than filling a small draw.
 
 `KeyedNoise` gives an independent draw a step.  `BrownianNoise` gives the increments of one Brownian path a sample: a
 step from t to t′ then sees W(c(t′)) − W(c(t)) of the same path whatever the grid, so that 8 steps compare with 16.
+`ComfyUINoise` draws a batch at once as ComfyUI does, only to make its pictures again: a row then depends on its batch.
 """
 
 import math
@@ -27,13 +28,15 @@ TOGETHER = 16384
 # A counter of Philox-4×64 gives four words, so eight numbers.
 PER_COUNT = 8
 START, STEP, TREE, GUIDE = range(4)
+# Samples that ComfyUI's noise draws in vain at most; its own batches have 64.
+MOST_SKIPPED = 4096
 
 
 def _normals(raw: Tensor) -> Tensor:
-    """Standard normal float32 numbers, two from each 64-bit word of the last axis."""
+    """Standard normal float32 numbers, two from each 64-bit word of the last axis; the words are used up."""
     words = raw.view(torch.int32)
     half = words.shape[-1] // 2
-    radius = words[..., :half].bitwise_right_shift(9).float().add_(2**22 + 0.5).mul_(2.0**-23)
+    radius = words[..., :half].bitwise_right_shift_(9).float().add_(2**22 + 0.5).mul_(2.0**-23)
     radius = radius.log_().mul_(-2).sqrt_()
     angle = words[..., half:].float().mul_(2 * math.pi * 2.0**-32)
     return torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], -1)
@@ -55,13 +58,14 @@ def draw(
     size = math.prod(shape)
     room = -(-size // PER_COUNT)
     words = count * room * PER_COUNT // 2
-    raw = np.empty((len(samples), words), np.int64)
+    raw = np.empty((len(samples), count, words // count), np.int64)
     counter = np.array([index * room, 0, 0, kind], np.uint64)
-    for row, sample in enumerate(samples):
-        stream = np.random.Philox(key=np.array([seed, sample], np.uint64), counter=counter)
-        raw[row] = stream.random_raw(words).view(np.int64)
-    numbers = _normals(torch.from_numpy(raw).reshape(len(samples), count, -1))
-    return numbers[..., :size].reshape(len(samples), count, *shape)
+    keys = np.array([(seed, sample) for sample in samples], np.uint64)
+    for row, key in enumerate(keys):
+        raw[row].reshape(-1)[:] = np.random.Philox(key=key, counter=counter).random_raw(words).view(np.int64)
+    numbers = _normals(torch.from_numpy(raw))
+    numbers = numbers if size % PER_COUNT == 0 else numbers[..., :size]
+    return numbers.reshape(len(samples), count, *shape)
 
 
 def check_key(seed: object, samples: Sequence[object]) -> None:
@@ -101,13 +105,13 @@ class KeyedNoise:
                 left = self._together if self._wanted is None else max(1, self._wanted - index)
                 count = min(self._together, left)
             made = draw(self.seed, self.samples, self.shape, index, kind, count=count)
-            first, held = index, made.to(self.dtype).to(self.device).unbind(1)
+            first, held = index, made.to(self.device, self.dtype).unbind(1)
             self._held[kind] = (first, held)
         return held[index - first]
 
     def start(self) -> Tensor:
         """The noise that the run starts from: (samples, *shape)."""
-        return draw(self.seed, self.samples, self.shape, 0, START)[:, 0].to(self.dtype).to(self.device)
+        return draw(self.seed, self.samples, self.shape, 0, START)[:, 0].to(self.device, self.dtype)
 
     def step(self, index: int, lam: float, lam_next: float) -> Tensor:
         """Draw number `index`; the two half-log-SNRs of the step do not matter here."""
@@ -186,3 +190,41 @@ class BrownianNoise(KeyedNoise):
         if c_next <= c:
             return self._draw(index, STEP)
         return ((after - before) / math.sqrt(c_next - c)).to(self.dtype).to(self.device)
+
+
+def comfyui_generator(seed: int, device: torch.device | str) -> torch.Generator:
+    """What ComfyUI draws the noise of steps from: on the CPU, where the start was drawn too, that of the next seed."""
+    on_host = torch.device(device).type == "cpu"
+    return torch.Generator(device).manual_seed((seed + on_host) % 2**64)
+
+
+class ComfyUINoise(KeyedNoise):
+    """ComfyUI's noise: from one generator a batch, so that row i depends on the batch and on the device.
+
+    The start is one draw of (samples, *shape) from `torch.manual_seed(seed)` on the CPU; samples that do not begin at 0
+    are drawn one by one after those before them, as its `batch_index` skips them.  Steps draw (samples, *shape) in
+    their order on the run's device (`comfyui_generator`), as its ancestral samplers do; its SDE samplers take a
+    Brownian tree of torchsde instead, which is not this.  Guides have the keyed draws of ours.
+    """
+
+    _generator: torch.Generator | None = None
+
+    def start(self) -> Tensor:
+        """The noise that the run starts from: (samples, *shape)."""
+        generator, count, last = torch.Generator().manual_seed(self.seed), len(self.samples), max(self.samples)
+        if self.samples == list(range(count)):
+            return torch.randn(count, *self.shape, generator=generator).to(self.device, self.dtype)
+        if last >= MOST_SKIPPED:
+            raise ArgumentError(f"noise='comfyui' draws all samples before: at most {MOST_SKIPPED}, got number {last}")
+        drawn = [torch.randn(1, *self.shape, generator=generator) for _ in range(last + 1)]
+        return torch.cat([drawn[number] for number in self.samples]).to(self.device, self.dtype)
+
+    def prepare(self, count: int) -> None:
+        """Nothing is drawn ahead; the run's draws begin anew."""
+        self._generator = comfyui_generator(self.seed, self.device)
+
+    def step(self, index: int, lam: float, lam_next: float) -> Tensor:
+        """The next draw, whichever its number."""
+        if self._generator is None:
+            self.prepare(0)
+        return torch.randn(len(self.samples), *self.shape, generator=self._generator, device=self.device).to(self.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fewstep.aliases import SAMPLERS, split
 from fewstep.catalog import methods
 from fewstep.errors import ArgumentError
-from fewstep.grids import Grid, grid_named
+from fewstep.grids import Grid, Levels, grid_named
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.results import Output
@@ -29,7 +29,7 @@ LOOP_OPTIONS = {"start", "cond", "guides", "seed", "first", "dtype", "device"}
 def make_plan(
     path: Path,
     solver: str | Solver = "dpm-solver++",
-    grid: str | Grid | Tensor | Sequence[float] | None = None,
+    grid: str | Grid | Levels | Tensor | Sequence[float] | None = None,
     steps: int | None = None,
     *,
     evaluations: int | None = None,
@@ -42,8 +42,8 @@ def make_plan(
         path: the path of the denoiser.
         solver: a name of the catalogue or of another tool ("DPM++ 2M Karras"), or a solver; "auto" is the shipped tuned
             plan for these evaluations, on its own grid, or UniPC where none fits.
-        grid: a name, a grid, or the times themselves, falling: (steps + 1,) or (steps + 1, *place); "logsnr" unless
-            given.
+        grid: a name, a grid, or the times themselves, falling: (steps + 1,) or (steps + 1, *place); or, by `Levels`,
+            a list in σ, in λ or in a network's timesteps; "logsnr" unless given.
         steps: the number of grid intervals, at least 1; not with a list of times.
         evaluations: the number of evaluations that may be spent instead; the most steps that fit are taken.
         start: the first time, in (0, 1].
@@ -113,10 +113,13 @@ def _made(path: Path, solver: Any, grid: Any, steps: int | None, evaluations: in
     engine = solver_named(solver) if isinstance(solver, str) else solver
     if not callable(engine) or not all(hasattr(engine, name) for name in ("order", "stochastic")):
         raise ArgumentError(f"solver must be a name or a solver (see CONTRIBUTING.md), got {solver!r}")
+    told = "given"
+    if isinstance(grid, Levels):
+        grid, told = grid.times(path), f"given in {grid.unit}"
     if not isinstance(grid, str) and not callable(grid):
         if steps is not None or evaluations is not None:
             raise ArgumentError("a grid given as times has its own number of steps; leave steps and evaluations out")
-        return engine(path, _times(grid), {**source, "grid": "given"})
+        return engine(path, _times(grid), {**source, "grid": told})
     source["grid"] = grid if isinstance(grid, str) else type(grid).__name__
     make = grid_named(grid) if isinstance(grid, str) else grid
     if (steps is None) == (evaluations is None):

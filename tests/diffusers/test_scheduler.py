@@ -11,7 +11,7 @@ import torch
 from tiny import net, start, unet, walk
 
 import fewstep.diffusers as ours
-from fewstep import VP, Flow, make_plan, sample, wrap
+from fewstep import VP, Flow, make_plan, methods, sample, wrap
 from fewstep.errors import ArgumentError, FewstepError
 from fewstep.plan import Builder, Plan
 from fewstep.program import Program
@@ -87,6 +87,36 @@ def test_the_same_as_our_own_loop(solver, grid):
 
 
 @pytest.mark.parametrize(
+    "solver", [m.name for m in methods() if m.family == "solvers"] + ["auto", "DPM++ SDE", "DPM2 a"]
+)
+def test_every_plan_of_ours_that_begins_with_x_runs(solver):
+    """As a plan and by name: the same run as in our own loop, drawn from the same generator."""
+    path = ours.scheduler(BASE)._convention.path
+    plan = make_plan(path, solver, None if solver == "auto" else "trailing", 5)
+    if plan.asks[0].tolist() != [0, 0]:
+        with pytest.raises(ArgumentError, match="something else first"):
+            ours.scheduler(BASE, plan=plan)
+        return
+    den, x = wrap(lambda x, t: net(x, t.flatten()[0]), path, "eps", shape=(3, 8, 8)), start()
+    program = Program(plan, den)
+    run = program.start(x, {}, Drawn(torch.Generator().manual_seed(7)))
+    for index in range(plan.steps):
+        program.step(run, index)
+    for mine in (ours.scheduler(BASE, plan=plan), ours.scheduler(BASE, solver)):
+        mine.set_timesteps(5)
+        assert len(mine.timesteps) == plan.evaluations
+        got = walk(mine, net, x, torch.Generator().manual_seed(7))
+        assert torch.allclose(got, run.registers[0], rtol=1e-4, atol=1e-4 * float(run.registers[0].abs().max()))
+
+
+def test_a_server_of_many_sizes_keeps_a_few_plans():
+    mine = ours.scheduler(diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "euler")
+    for size in range(80):
+        mine.set_timesteps(2, mu=1 + size / 100)
+    assert len(mine._tables.kept) <= 64
+
+
+@pytest.mark.parametrize(
     ("config", "mu"),
     [
         ({"shift": 3.0}, None),
@@ -133,21 +163,25 @@ def test_timesteps_and_levels_as_the_grid():
     assert torch.allclose(mine.timesteps.double(), torch.tensor([999.0, 500, 20], dtype=torch.float64), atol=1e-2)
 
 
+class Drawn:
+    """What a pipeline draws, as the noise of our own loop."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def prepare(self, count): ...
+
+    def step(self, index, lam, lam_next):
+        return torch.randn(2, 3, 8, 8, generator=self.generator)
+
+
 @pytest.mark.parametrize("solver", ["ddpm", "sde-dpm-solver++", "sa-solver"])
 def test_noise_comes_from_the_generator(solver):
     mine = ours.scheduler(BASE, solver)
     mine.set_timesteps(5)
     den = wrap(lambda x, t: net(x, t[0]), mine.plan.path, "eps", shape=(3, 8, 8))
-    generator = torch.Generator().manual_seed(7)
-
-    class Drawn:
-        def prepare(self, count): ...
-
-        def step(self, index, lam, lam_next):
-            return torch.randn(2, 3, 8, 8, generator=generator)
-
     program = Program(mine.plan, den)
-    run = program.start(start(), {}, Drawn())
+    run = program.start(start(), {}, Drawn(torch.Generator().manual_seed(7)))
     for index in range(mine.plan.steps):
         program.step(run, index)
     got = walk(mine, net, start(), torch.Generator().manual_seed(7))
@@ -159,8 +193,9 @@ def test_noise_comes_from_the_generator(solver):
     assert torch.allclose(both[1:], alone, atol=1e-6)
 
 
-def test_image_to_image_begins_in_the_middle_with_no_history():
-    mine = ours.scheduler(BASE, "unipc")
+@pytest.mark.parametrize("solver", ["unipc", "deis", "dpm-solver++3m", "ipndm", "LMS"])
+def test_image_to_image_begins_in_the_middle_with_no_history(solver):
+    mine = ours.scheduler(BASE, solver)
     mine.set_timesteps(10)
     timesteps = mine.timesteps[6 * mine.order :]
     x0 = start(seed=5)
@@ -169,11 +204,32 @@ def test_image_to_image_begins_in_the_middle_with_no_history():
     assert torch.allclose(x, want, atol=1e-5)
     mine.set_begin_index(6)
     got = walk(mine, net, x, timesteps=timesteps)
-    short = ours.scheduler(BASE, "unipc")
+    short = ours.scheduler(BASE, solver)
     short.set_timesteps(timesteps=timesteps.tolist())
     assert torch.allclose(got, walk(short, net, x), rtol=1e-4, atol=1e-5)
     mine.set_timesteps(10)
     assert torch.equal(walk(mine, net, x, timesteps=[int(t) for t in timesteps]), got)
+
+
+def test_a_run_never_begins_where_x_would_be_made_of_what_nobody_wrote():
+    """The first answer is kept, handed down, and only then looked at; no rows say how to do without it."""
+    path, times = ours.scheduler(BASE)._convention.path, torch.tensor([1.0, 0.7, 0.4, 0.0], dtype=torch.float64)
+    alpha, sigma = path.alpha(times), path.sigma(times)
+    keep = sigma[1:] / sigma[:-1]
+    gain = alpha[1:] - alpha[:-1] * keep
+    builder = Builder(times, ("x", "kept", "handed"))
+    builder.ask("x")
+    builder.add("x", "x", keep)
+    builder.add("x", 0, gain * torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64))
+    builder.add("kept", 0, 1.0, range(1))
+    builder.add("handed", "kept", 1.0, range(1, 2))
+    builder.add("x", "handed", 0.5 * gain[2:], range(2, 3))
+    mine = ours.scheduler(BASE, plan=Plan.build(path, builder))
+    mine.set_timesteps(3)
+    for begin in (1, 2):
+        with pytest.raises(ArgumentError, match=r"begin at the evaluations \[0\]"):
+            mine.set_begin_index(begin)
+    assert walk(mine, net, start()).isfinite().all()
 
 
 def test_a_stage_is_no_place_to_begin():
@@ -295,6 +351,17 @@ def test_half_precision_keeps_its_dtype_and_counts_in_single():
 def test_what_cannot_be_matched_is_refused_with_the_reason(config, reason):
     with pytest.raises(FewstepError, match=reason):
         ours.scheduler(config)
+
+
+def test_a_plan_is_a_plan_or_its_file_and_nothing_beside_it(tmp_path):
+    plan = make_plan(ours.scheduler(BASE)._convention.path, "unipc", "trailing", 3)
+    plan.save(tmp_path / "three.json")
+    for given in (plan, tmp_path / "three.json", str(tmp_path / "three.json")):
+        assert ours.scheduler(BASE, plan=given)._tables.plan == plan
+    with pytest.raises(ArgumentError, match="leave them out"):
+        ours.scheduler(BASE, "ddim", plan=plan)
+    with pytest.raises(ArgumentError, match="path of its file"):
+        ours.scheduler(BASE, plan=3)
 
 
 def test_one_plan_and_one_number_of_steps():

@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 from tiny import ATTENTION, CASES, flux, start
-from whole import KINDS, cogvideox, pixart, stable_diffusion, stable_diffusion_3
+from whole import KINDS, cogvideox, near, pixart, stable_diffusion, stable_diffusion_3
 
 import fewstep
 import fewstep.diffusers as ours
@@ -12,10 +12,6 @@ from fewstep import CFG, sample
 from fewstep.errors import ArgumentError
 
 pytest.importorskip("transformers")
-
-
-def near(got, want):
-    return torch.allclose(got, want, rtol=0, atol=1e-4 * float(want.abs().max()))
 
 
 def test_one_text_a_sample(tmp_path):

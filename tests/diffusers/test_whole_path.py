@@ -7,7 +7,7 @@ import diffusers
 import pytest
 import torch
 from tiny import start
-from whole import KINDS
+from whole import KINDS, near
 
 import fewstep
 import fewstep.diffusers as ours
@@ -24,10 +24,6 @@ def folder(kind, tmp_path):
     """The pipeline as its makers saved it."""
     kind.make(tmp_path / "tokenizers").save_pretrained(tmp_path / "theirs")
     return tmp_path
-
-
-def near(got, want):
-    return torch.allclose(got, want, rtol=0, atol=1e-4 * float(want.abs().max()))
 
 
 def one_at_a_time(pipe):

@@ -20,6 +20,11 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = 6
 
 
+def near(got, want):
+    """Equal to 10⁻⁴ of the largest."""
+    return torch.allclose(got, want, rtol=0, atol=1e-4 * float(want.abs().max()))
+
+
 def clip(folder, width=16, projection=None):
     """A CLIP text encoder of two layers and a tokenizer that knows letters; its files are written to a folder first."""
     transformers = pytest.importorskip("transformers")

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fewstep.errors import WeightsError
+from fewstep.errors import ArgumentError, WeightsError
 from fewstep.networks import NETWORKS, Classifier, DiT, SelfAttention, UNet, build
 
 DENOISERS = {
@@ -111,3 +111,9 @@ def test_classifier_head_reads_its_features():
 def test_a_bad_config_is_refused(config, message):
     with pytest.raises(WeightsError, match=message):
         build(config)
+
+
+def test_a_class_that_is_not_there_is_refused_by_name(net):
+    x, time = inputs(net)
+    with pytest.raises(ArgumentError, match=r"labels must be 0 … 9, or 10 for none, got \[3, 99\]"):
+        net(x, time, torch.tensor([3, 99, 3]))

@@ -7,7 +7,7 @@ import torch
 from diffusers import DPMSolverSinglestepScheduler
 
 from fewstep import VE, VP, Cosine, Flow, make_plan, sample, wrap
-from fewstep.analysis import measured_order
+from fewstep.analysis import gaussian_w2, measured_order
 from fewstep.errors import ArgumentError
 from fewstep.plan.files import dumps, loads
 from fewstep.solvers import solver_named
@@ -198,7 +198,62 @@ def test_ends_are_finite_and_of_order_one(path):
             assert {kind: float(value) for kind, _, value in list(plan)[-1].writes[0]} == {"B": 1.0}
 
 
-@pytest.mark.parametrize("bad", [{"stages": 1}, {"stages": 4}, {"form": "v"}, {"rule": "taylor"}, {"groups": "fast"}])
+@pytest.mark.parametrize("clock", ["snr", "rho"])
+def test_the_law_with_fresh_noise_is_of_order_two(clock):
+    variances, means = torch.tensor([0.1, 0.3, 1.0]).double(), torch.tensor([0.5, -0.7, 0.2]).double()
+    for eta in (0.5, 1.0):
+        solver = solver_named("dpm-solver++2s", eta=eta, clock=clock)
+        errors = [
+            float(gaussian_w2(make_plan(VP(), solver, "karras", n), variances, means, exact_start=True).max())
+            for n in (40, 80)
+        ]
+        assert solver.order == 2
+        assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.25)
+
+
+def test_one_motion_drives_the_state_between_and_the_next():
+    """In the equation's own clock what the first noise adds to x is what it added to u, carried on exactly."""
+    path, times = VP(), torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
+    lam, sigma = path.lam(times), path.sigma(times)
+    h = lam[1:] - lam[:-1]
+    between = path.sigma(path.t_of_lam(lam[:-1] + h / 2))
+    rows = list(make_plan(path, solver_named("dpm-solver++2s", eta=1.0), times))
+    kept = make_plan(path, solver_named("dpm-solver++2s", eta=1.0), times).registers.index("drawn")
+    for i in range(2):
+        first = {kind: float(v) for kind, _, v in rows[2 * i].writes[1]}["N"]
+        terms = {(kind, source): float(v) for kind, source, v in rows[2 * i + 1].writes[0]}
+        assert first == pytest.approx(float(between[i] * torch.sqrt(1 - torch.exp(-h[i]))), rel=1e-9)
+        carried = first * float(sigma[i + 1] / between[i] * torch.exp(-h[i] / 2))
+        assert terms["M", kept] == pytest.approx(carried, rel=1e-9)
+        assert terms["N", 0] == pytest.approx(float(sigma[i + 1] * torch.sqrt(1 - torch.exp(-h[i]))), rel=1e-9)
+
+
+def test_places_with_fresh_noise():
+    """A place that ends early ends at the answer, one that stands still keeps its state, and the others their law."""
+    columns = [[0.9, 0.5, 0.3, 0.0], [0.7, 0.7, 0.4, 0.1], [0.4, 0.0, 0.0, 0.0]]
+    times, linear = torch.tensor(columns, dtype=torch.float64).T[:, None], {"predicts": "x0", "shape": (3,)}
+    for clock in ("snr", "rho"):
+        solver, start = solver_named("dpm-solver++2s", eta=1.0, clock=clock), torch.full((9, 3), 2.0).double()
+        got = sample(wrap(lambda x, t: 0 * x + 0.5, VP(), **linear), start=start, plan=solver(VP(), times)).x
+        assert torch.allclose(got[:, [0, 2]], torch.tensor(0.5, dtype=torch.float64))
+        want = VP().alpha(torch.tensor(0.1)) * 0.5
+        assert abs(float(got[:, 1].mean() - want)) < 5 * float(VP().sigma(torch.tensor(0.1))) / 3
+        for step in solver(VP(), times):
+            for kind, source, value in step.writes.get(0, []):
+                still = (step.t == step.t_next).expand(value.shape)
+                assert (value[still] == (1.0 if (kind, source) == ("M", 0) else 0.0)).all()
+
+
+@pytest.mark.parametrize("bad", [{"form": "noise"}, {"rule": "exact"}, {"stages": 3}, {"groups": "last"}])
+def test_fresh_noise_where_it_is_not_written(bad):
+    with pytest.raises(ArgumentError, match="goes with stages=2"):
+        ExponentialRungeKutta(**{"form": "data", "eta": 0.5, **bad})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"stages": 1}, {"stages": 4}, {"form": "v"}, {"rule": "taylor"}, {"groups": "fast"}, {"eta": 2}, {"clock": "t"}],
+)
 def test_bad_parameters(bad):
     with pytest.raises(ArgumentError, match=next(iter(bad))):
         ExponentialRungeKutta(**bad)

@@ -24,7 +24,7 @@ class Denoiser(ABC):
         null: the conditions that stand for none, as guidance needs them.
         limits: the range (low, high) of the data.
 
-    `name` is that of the shipped model that it is, or empty.
+    `name` is that of the shipped model that it is, "owner/name@commit" of one from the hub, or empty.
     """
 
     name = ""

@@ -103,6 +103,10 @@ CALLS: dict[str, Callable[[Any], Call]] = {
 }  # fmt: skip
 
 
+# The class DiT has now, and the one in which its published pipelines are saved.
+DITS = ("DiTTransformer2DModel", "Transformer2DModel")
+
+
 def call_of(net: nn.Module) -> Call:
     """net(x, told, **cond) → the answer, for a network of a class that we know.
 

@@ -1,6 +1,7 @@
 """From a pipeline and the names of a solver and a grid to its scheduler."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,17 @@ from fewstep.planning import make_plan, named
 
 def scheduler(
     pipe_or_config: Any,
-    solver: Any = "dpm-solver++",
+    solver: Any = None,
     grid: Any = None,
     steps: int | None = None,
-    plan: Plan | str | None = None,
+    plan: Plan | str | Path | None = None,
 ) -> PlanScheduler:
     """A diffusers scheduler that runs a plan, for the model of a pipeline.
 
     Args:
         pipe_or_config: a pipeline, its scheduler, or a scheduler's config: what the model was trained on.
-        solver: a name of the catalogue or of another tool ("DPM++ 2M Karras"), or a solver (which needs `steps` or a
-            grid of times).
+        solver: a name of the catalogue or of another tool ("DPM++ 2M Karras"), "auto" for the shipped tuned plans, or a
+            solver (which needs `steps` or a grid of times); "dpm-solver++" unless given.
         grid: a name, the times themselves, or a grid (which needs `steps`); None for the model's own.
         steps: the one number of steps that it takes; what the pipeline asks for unless given.
         plan: a plan, or the path of its file, instead of the three.
@@ -42,10 +43,13 @@ def scheduler(
         config = {**config, "_class_name": type(old).__name__}
     ours = {"solver": "dpm-solver++", "grid": None, "steps": None, "plan": None}
     if plan is not None:
-        if grid is not None or steps is not None:
+        if solver is not None or grid is not None or steps is not None:
             raise ArgumentError("a plan has its own solver, grid and steps; leave them out")
-        plan = Plan.load(plan) if isinstance(plan, str) else plan
+        plan = Plan.load(str(plan)) if isinstance(plan, (str, Path)) else plan
+        if not isinstance(plan, Plan):
+            raise ArgumentError(f"plan must be a plan or the path of its file, got {plan!r}")
         return PlanScheduler.from_config(config, **{**ours, "plan": dumps(plan)})
+    solver = "dpm-solver++" if solver is None else solver
     if isinstance(grid, (Tensor, np.ndarray, Sequence)) and not isinstance(grid, str):
         grid = torch.as_tensor(np.asarray(grid, dtype=np.float64)).tolist()
     if isinstance(solver, str):

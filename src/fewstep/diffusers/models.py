@@ -4,8 +4,6 @@ The state of a latent model is z = (E(x) − shift)·scale, with the VAE's own f
 are (batch, frames, channels, height, width), as CogVideoX' network takes its latents.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,12 +13,16 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from fewstep.denoisers import Denoiser
-from fewstep.diffusers.architectures import CALLS, call_of, latent_shape
+from fewstep.diffusers.architectures import CALLS, DITS, call_of, latent_shape
+from fewstep.diffusers.folders import folder_of, parts_of, whole
 from fewstep.diffusers.plan_scheduler import PlanScheduler
+from fewstep.diffusers.single_file import part_of, tensors_of
 from fewstep.diffusers.texts import Texts
-from fewstep.errors import ArgumentError, WeightsError, unknown
-
-VAES = ("AutoencoderKL", "AutoencoderKLCogVideoX")
+from fewstep.diffusers.timetable import Timetable
+from fewstep.errors import ArgumentError, unknown
+from fewstep.plan import Plan
+from fewstep.plan.files import loads
+from fewstep.plan.hub import FILE as PLAN
 
 
 class DiffusersModel(Denoiser):
@@ -33,6 +35,8 @@ class DiffusersModel(Denoiser):
         size: height and width of the state, or frames, height and width.
         revision: the commit that it was loaded from.
         texts: its pipeline's text encoders.
+
+    `plan` is what came with the weights: that of a scheduler of ours, or of a file `plan.json` beside them.
     """
 
     def __init__(
@@ -45,10 +49,11 @@ class DiffusersModel(Denoiser):
         texts: Texts | None = None,
     ) -> None:
         known = PlanScheduler.from_config(scheduler)._convention
-        labels = getattr(net.config, "num_embeds_ada_norm", None) if "DiT" in type(net).__name__ else None
+        labels = getattr(net.config, "num_embeds_ada_norm", None) if type(net).__name__ in DITS else None
         null = {} if labels is None else {"class_labels": labels}
         super().__init__(known.path, latent_shape(net, size), known.predicts, null, (-1.0, 1.0))
         self.net, self.vae, self.convention, self.revision, self._texts = net, vae, known, revision, texts
+        self.plan: Plan | None = None
         self.dtype = next(net.parameters()).dtype
         self._call = call_of(net)
 
@@ -144,34 +149,26 @@ def load_model(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     variant: str | None = None,
+    config: str | FilePath | None = None,
 ) -> DiffusersModel:
     """A diffusers model as a denoiser.
 
     Args:
-        source: a pipeline or a network, a pipeline's folder, or a hub id.
+        source: a pipeline or a network, a pipeline's folder, a hub id, or a safetensors file with a whole checkpoint.
         scheduler: a scheduler or its config; what a network that comes alone was trained on.
         size: height and width of the state, or frames, height and width of a video's; the network's own unless given.
         revision: the commit of a hub id, 40 hexadecimal digits: a branch's name would mean another model tomorrow.
         dtype: the dtype of the weights; as they are unless given.
         device: where they go.
         variant: which of several files a folder or hub id holds for the same weights: "fp16" for `….fp16.safetensors`.
+        config: of a checkpoint in one file: the folder or the hub id (with its `revision`) of a pipeline of its kind,
+            which says what its tensors are, what it was trained on, and encodes texts.
 
     Raises:
         ArgumentError: a source that is no such model, a class that we do not know, or a hub id without its commit.
         WeightsError: the weights are not whole and finite safetensors.
     """
-    vae: Any
-    folder = None
-    if isinstance(source, (str, FilePath)):
-        folder = _folder(str(source), revision, variant)
-        net, vae, found = _read(folder, variant)
-    elif isinstance(source, nn.Module):
-        net, vae, found = source, None, None
-    elif isinstance(source, DiffusionPipeline):
-        net = getattr(source, "unet", None) or getattr(source, "transformer", None)
-        vae, found = getattr(source, "vae", None), getattr(source, "scheduler", None)
-    else:
-        raise ArgumentError(f"give a pipeline, a network, a folder or a hub id, got {type(source).__name__}")
+    net, vae, found, pipe = _parts(source, revision, variant, config)
     if net is None:
         raise ArgumentError("this pipeline has neither a unet nor a transformer")
     if type(net).__name__ not in CALLS:
@@ -186,82 +183,45 @@ def load_model(
             part.to(device).eval()
             if dtype is not None:
                 part.to(dtype)
-    pipe = folder if folder is not None else source if isinstance(source, DiffusionPipeline) else None
-    return DiffusersModel(net, vae, scheduler, size, revision, None if pipe is None else Texts(pipe, net, variant))
+    texts = None if pipe is None else Texts(pipe, net, variant)
+    model = DiffusersModel(net, vae, scheduler, size, revision, texts)
+    model.name = f"{source if config is None else config}@{revision}" if revision else ""
+    model.plan = _plan_of(scheduler, pipe / PLAN if isinstance(pipe, FilePath) else None, model)
+    return model
 
 
-def _folder(name: str, revision: str, variant: str | None) -> FilePath:
-    folder = FilePath(name)
-    if folder.is_dir():
-        if revision:
-            raise ArgumentError(f"{name!r} is a folder here: a revision, {revision!r}, is of a hub id")
-        return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ArgumentError(f"{name!r} is neither a folder nor a hub id like 'owner/model'")
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
-    return _download(name, revision, variant)
+def _parts(source: Any, revision: str, variant: str | None, config: Any) -> tuple[Any, Any, Any, Any]:
+    """(network, autoencoder, scheduler, pipeline or its folder) of a source; None for what it has not."""
+    path = FilePath(str(source)) if isinstance(source, (str, FilePath)) else None
+    one_file = path is not None and path.is_file()
+    if one_file != (config is not None):
+        what = "config names the folder or the hub id of a pipeline like it" if one_file else "it takes no config"
+        raise ArgumentError(f"{source!r:.80} is {'' if one_file else 'not '}a checkpoint in one file: {what}")
+    if isinstance(source, nn.Module):
+        return source, None, None, None
+    if isinstance(source, DiffusionPipeline):
+        net = getattr(source, "unet", None) or getattr(source, "transformer", None)
+        return net, getattr(source, "vae", None), getattr(source, "scheduler", None), source
+    if path is None:
+        raise ArgumentError(f"give a pipeline, a network, a folder, a file or a hub id, got {type(source).__name__}")
+    if not one_file:
+        folder = folder_of(str(source), revision, variant)
+        return *parts_of(folder, lambda part, name: whole(folder / part, name, variant)), folder
+    tensors = tensors_of(path)
+    folder = folder_of(str(config), revision, variant, weights=False)
+    return *parts_of(folder, lambda part, name: part_of(tensors, path, folder, part, name)), folder
 
 
-def _read(folder: FilePath, variant: str | None) -> tuple[Any, Any, Any]:
-    try:
-        index = DiffusionPipeline.load_config(folder)
-        scheduler = PlanScheduler.load_config(folder, subfolder="scheduler")
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"{folder} is no pipeline's folder: {error}") from error
-    part = "unet" if "unet" in index else "transformer"
-    net = _whole(folder / part, (index.get(part) or [None, None])[1], variant)
-    named = (index.get("vae") or [None, None])[1]
-    return net, None if named is None else _whole(folder / "vae", named, variant), scheduler
+def _plan_of(scheduler: Mapping[str, Any], file: FilePath | None, model: DiffusersModel) -> Plan | None:
+    """The plan of a scheduler of ours, or that of the file beside the weights.
 
-
-def _download(name: str, revision: str, variant: str | None) -> FilePath:
-    from huggingface_hub import snapshot_download
-
-    texts = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
-    ending = "safetensors" if variant is None else f"{variant}*.safetensors"
-    files = ("*.json", "*.txt", "*.model", f"*.{ending}")
-    wanted = [f"{part}/{file}" for part in ("scheduler", "unet", "transformer", "vae", *texts) for file in files]
-    others = ["*.fp16*.safetensors", "*.bf16*.safetensors", "*.non_ema*.safetensors"] if variant is None else []
-    try:
-        return FilePath(
-            snapshot_download(
-                name, revision=revision, allow_patterns=["model_index.json", *wanted], ignore_patterns=others
-            )
-        )
-    # The hub's own errors are of this kind, as those of the disk and the network are.
-    except OSError as error:
-        raise ArgumentError(f"{name!r} at commit {revision} cannot be had from the hub: {error}") from error
-
-
-def _whole(folder: FilePath, name: str | None, variant: str | None) -> Any:
-    """A network from a folder: safetensors only, every tensor there, none extra, all finite."""
-    import diffusers
-
-    if name not in CALLS and name not in VAES:
-        raise unknown("diffusers network", name, [*CALLS, *VAES])
-    try:
-        net, info = getattr(diffusers, str(name)).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, variant=variant
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{folder} is not a whole {name}: {error}") from error
-    for what, found in info.items():
-        if found:
-            raise WeightsError(f"{folder} is not a whole {name}: {what} {list(found)[:8]}")
-    _refuse_changed(folder)
-    for key, tensor in net.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise WeightsError(f"{folder}: tensor {key} holds NaN or Inf")
-    return net
-
-
-def _refuse_changed(folder: FilePath) -> None:
-    """Weights from the hub lie in its cache under the SHA-256 that the hub has of them; a plain folder has none."""
-    for file in sorted(folder.glob("*.safetensors")):
-        kept = file.resolve()
-        if re.fullmatch(r"[0-9a-f]{64}", kept.name):
-            with kept.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if found != kept.name:
-                raise WeightsError(f"{file} was changed: its SHA-256 is {found}, the hub's {kept.name}")
+    Raises:
+        ArgumentError: a plan for another path than the model's.
+        PlanError: a file that is no plan.
+    """
+    text = scheduler.get("plan")
+    if text is None and (file is None or not file.is_file()):
+        return None
+    plan = loads(text) if text is not None else Plan.load(str(file))
+    Timetable(plan, model.convention)
+    return plan

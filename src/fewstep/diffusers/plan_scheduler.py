@@ -16,14 +16,12 @@ from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from fewstep.diffusers.asked_grid import asked_grid, count_of
+from fewstep.diffusers.asked_grid import asked_grid
 from fewstep.diffusers.conventions import convention, marked
 from fewstep.diffusers.run_state import RunState
-from fewstep.diffusers.timetable import Timetable
+from fewstep.diffusers.tables import Tables
 from fewstep.errors import ArgumentError
 from fewstep.plan import Plan
-from fewstep.plan.files import loads
-from fewstep.planning import make_plan
 
 
 @dataclass
@@ -60,13 +58,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         time_shift_type: str = "exponential", invert_sigmas: bool = False, sigma_data: float | None = None,
     ) -> None:  # fmt: skip
         self._convention = convention(self.config)
-        self._plans: dict[Any, Timetable] = {}
+        self._tables = Tables(self.config, self._convention)
         self._local = threading.local()
-        self._plan = None if plan is None else loads(plan)
-        if self._plan is not None:
-            self._plans["fixed"] = Timetable(self._plan, self._convention)
-        elif steps is not None and not self._convention.dynamic:
-            self._table(count_of(steps), None, None)
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -99,7 +92,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PlanScheduler":
         twin: PlanScheduler = type(self).from_config(self.config)
-        twin._plans = self._plans
+        twin._tables = self._tables
         if self._run is not None:
             twin._local.run = self._run.copy()
         return twin
@@ -194,32 +187,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             ArgumentError: none or several of the three, a number out of range, or another grid than the plan's own.
         """
         steps, grid = asked_grid(self._convention, num_inference_steps, timesteps, sigmas, mu)
-        table = self._table(steps, grid, mu if self._convention.dynamic else None)
+        table = self._tables.table(steps, grid, mu if self._convention.dynamic else None)
         self._local.run = RunState(table, table.timesteps.to(device or "cpu"))
-
-    def _table(self, steps: int | None, grid: Tensor | None, mu: float | None) -> Timetable:
-        own: Any = self.config
-        if self._plan is not None or isinstance(own.grid, list):
-            key: Any = "fixed" if self._plan is not None else "times"
-            if key not in self._plans:
-                self._plans[key] = Timetable(make_plan(self._convention.path, own.solver, own.grid), self._convention)
-            table, count = self._plans[key], len(self._plans[key].starts)
-            if grid is not None or steps != count:
-                asked = "a grid" if grid is not None else f"num_inference_steps={steps}"
-                raise ArgumentError(f"this scheduler holds one plan of {count} steps, got {asked}")
-            return table
-        if own.steps is not None and steps != own.steps:
-            asked = "a grid" if grid is not None else f"num_inference_steps={steps}"
-            raise ArgumentError(f"this scheduler was made for num_inference_steps={own.steps}, got {asked}")
-        key = (steps, None if grid is None else tuple(grid.tolist()), mu)
-        if key not in self._plans:
-            path = self._convention.path
-            if grid is None:
-                name = own.grid or ("uniform" if self._convention.flows else "trailing")
-                plan = make_plan(path, "euler", name, steps)
-                grid = self._convention.shifted(plan.times, mu)
-            self._plans[key] = Timetable(make_plan(path, own.solver, grid), self._convention)
-        return self._plans[key]
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """The sample itself: the state is what the network sees."""

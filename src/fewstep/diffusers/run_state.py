@@ -99,8 +99,10 @@ class RunState:
         """Hear the answer x̂₀ of `entry`, asked at x; the state at which the network is to be asked next."""
         assert self.position is not None
         if not self.registers:
+            # Where a run may begin, no register that was never written is looked at, though one may be handed down.
+            unwritten = None if self.position == 0 else torch.zeros_like(x)
             names = self.table.plan.registers
-            self.registers = [torch.ones_like(x) if name == "one" else None for name in names]
+            self.registers = [torch.ones_like(x) if name == "one" else unwritten for name in names]
             self.jump = AT_THE_BEGINNING if self.position == 0 else 0
         self.registers[entry.register] = x
         self.answers.append(answer)

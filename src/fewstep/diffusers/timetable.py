@@ -69,7 +69,7 @@ class Timetable:
             raise ArgumentError(
                 f"the plan is for a path {plan.path!s:.60} …, the pipeline's model lives on {convention.path!s:.60} …"
             )
-        if not len(plan.asks) or plan.asks[0].tolist() != [0, 0] or plan.ask_times[0] != plan.times[0]:
+        if not len(plan.asks) or plan.asks[0].tolist() != [0, 0]:
             raise ArgumentError("a pipeline asks its network at the first latents; this plan does something else first")
         program = Program(plan, _Silent(plan.path, (1,)))
         self.plan, self.rows, self.restarts = plan, program.rows, program.restarts
@@ -104,8 +104,16 @@ class Timetable:
         gaps = {after - before for before, after in zip(self.starts, self.starts[1:], strict=False)}
         return gaps.pop() if len(gaps) == 1 else 1
 
+    @property
+    def counts(self) -> set[int]:
+        """What a pipeline may call its number of steps: intervals between its times, places to begin, evaluations."""
+        return {len(self.plan.times.unique()) - 1, len(self.starts), len(self.entries)}
+
     def _may_begin(self, at: int) -> bool:
-        """Whether a run that begins at evaluation `at` with x alone never reads a register that nobody wrote."""
+        """Whether a run that begins at evaluation `at` with x alone never needs a register that nobody wrote.
+
+        A restart's rows hand down also what they never look at: a register made of unwritten ones is as unwritten.
+        """
         first = self.entries[at]
         if at == 0:
             return True
@@ -116,12 +124,12 @@ class Timetable:
         for jump, index in enumerate(range(first.row, len(self.rows))):
             row = self.rows_after(jump)[index]
             asked = [q.register for q in row.questions]
-            if asked != [q.register for q in self.rows[index].questions]:
+            if asked != [q.register for q in self.rows[index].questions] or not known >= set(asked):
                 return False
-            read = {source for _, terms in row.writes for source, _ in terms if source < len(names)}
-            if not known >= read | set(asked):
+            made = {to for to, terms in row.writes if known >= {source for source, _ in terms if source < len(names)}}
+            known = (known - {to for to, _ in row.writes}) | made
+            if 0 not in known:
                 return False
-            known |= {to for to, _ in row.writes}
             if len(known) == len(names) and jump >= len(self.restarts):
                 break
         return True

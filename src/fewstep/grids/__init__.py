@@ -7,6 +7,7 @@ from torch import Tensor
 from fewstep.errors import unknown
 from fewstep.grids.beta import Beta
 from fewstep.grids.karras import Karras
+from fewstep.grids.levels import Levels
 from fewstep.grids.logsnr import LogSNR
 from fewstep.grids.spacing import Spacing
 from fewstep.grids.uniform import Uniform
@@ -18,6 +19,8 @@ GRIDS: dict[str, Grid] = {
     "uniform": Uniform(),
     "logsnr": LogSNR(),
     "karras": Karras(),
+    "logsnr-trained": LogSNR(trained=True),
+    "karras-trained": Karras(trained=True),
     "beta": Beta(),
     "leading": Spacing("leading"),
     "linspace": Spacing("linspace"),
@@ -36,4 +39,4 @@ def grid_named(name: str) -> Grid:
     return GRIDS[name]
 
 
-__all__ = ["GRIDS", "Beta", "Grid", "Karras", "LogSNR", "Spacing", "Uniform", "grid_named"]
+__all__ = ["GRIDS", "Beta", "Grid", "Karras", "Levels", "LogSNR", "Spacing", "Uniform", "grid_named"]

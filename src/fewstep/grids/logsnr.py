@@ -15,11 +15,13 @@ class LogSNR:
     Args:
         rho_min: the last noise-to-signal ratio σ/α before 0.
         rho_max: where the grid begins if the path's own ratio is larger.
+        trained: whether the last ratio is the least one that a discretely trained network has seen, where it is one.
     """
 
     rho_min: float = 0.01
     rho_max: float = 80.0
+    trained: bool = False
 
     def __call__(self, path: Path, steps: int, start: float = 1.0) -> Tensor:
         """float64 (steps + 1,), from start down to 0."""
-        return descend(path, steps, start, self.rho_max, self.rho_min, float("inf"))
+        return descend(path, steps, start, self.rho_max, self.rho_min, float("inf"), self.trained)

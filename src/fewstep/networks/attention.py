@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from fewstep.errors import ArgumentError
+
 
 class SelfAttention(nn.Module):
     """softmax(QKᵀ/√d)·V over tokens, with the projections that surround it.
@@ -44,8 +46,17 @@ class Conditioning(nn.Module):
         self.label = nn.Embedding(classes + 1, width)
 
     def forward(self, time: Tensor, label: Tensor | None) -> Tensor:
-        """time (batch,) and label (batch,) int64, or None for the null label → (batch, width)."""
+        """time (batch,) and label (batch,) int64, or None for the null label → (batch, width).
+
+        Raises:
+            ArgumentError: there is no such class; a GPU does not tell, and ends the process.
+        """
         angle = time.to(self.frequencies.dtype)[:, None] * self.frequencies
         if label is None:
             label = torch.full(time.shape, self.classes, dtype=torch.int64, device=time.device)
-        return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], -1)) + self.label(label))
+        try:
+            told = self.label(label)
+        except IndexError as error:
+            allowed = f"labels must be 0 … {self.classes - 1}, or {self.classes} for none"
+            raise ArgumentError(f"{allowed}, got {label.unique().tolist()[:8]}") from error
+        return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], -1)) + told)

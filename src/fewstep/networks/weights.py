@@ -94,7 +94,7 @@ def read_tensors(path: str | Path, *formats: str) -> tuple[dict[str, Tensor], di
         known = config["format"] in formats and config["version"] == VERSION
         kept = config.pop("sha256", "")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path} holds no description of a fewstep model") from error
+        raise WeightsError(f"{path} holds no description of our model; another's file needs config") from error
     if not known:
         raise WeightsError(
             f"{path} is a {config['format']!r} of version {config['version']!r}; known: {', '.join(formats)} {VERSION}"

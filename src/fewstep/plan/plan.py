@@ -159,6 +159,11 @@ class Plan:
 
         return show(self)
 
+    def _repr_html_(self) -> str:
+        from fewstep.plan.text import html
+
+        return html(self)
+
     def __repr__(self) -> str:
         name = self.source.get("solver", "plan")
         return f"<Plan {name}: {self.steps} steps, {self.evaluations} evaluations, {self.path.kind}>"
@@ -168,6 +173,20 @@ class Plan:
         from fewstep.plan.files import write
 
         write(self, path)
+
+    def push_to_hub(self, repo_id: str, *, base_model: str, license: str, **told: Any) -> str:
+        """Put the plan on the hub, with a card that runs; the commit.
+
+        Args:
+            repo_id: "owner/name"; made if it is not there.
+            base_model: the model that it is for: a hub id, or the name of a model that fewstep ships.
+            license: the plan's own, as the hub names it, such as "mit".
+            told: revision (of base_model), pipeline_tag, tags, measured, seed, private, token and message, as
+                `fewstep.plan.hub` has them.
+        """
+        from fewstep.plan.hub import push
+
+        return push(self, repo_id, base_model=base_model, license=license, **told)
 
     @staticmethod
     def load(path: str) -> "Plan":

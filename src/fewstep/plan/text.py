@@ -1,8 +1,12 @@
 """A plan as a table that people read."""
 
+from html import escape
+
 from torch import Tensor
 
+from fewstep.aliases import in_tools
 from fewstep.plan.plan import Plan
+from fewstep.plan.tuned_text import tuned_text
 
 
 def _number(value: Tensor) -> str:
@@ -10,6 +14,13 @@ def _number(value: Tensor) -> str:
         return f"{float(value):.5g}"
     low, high = float(value.min()), float(value.max())
     return f"{low:.5g}" if low == high else f"[{low:.5g} … {high:.5g}]"
+
+
+def _short(value: object) -> str:
+    """A number of a source in a few digits, and so each of a list."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _term(value: Tensor, name: str) -> str:
@@ -36,17 +47,16 @@ def rows_of(plan: Plan) -> list[list[str]]:
 
 def about(plan: Plan) -> list[str]:
     """What the plan is, in lines: its source, its size, what tuning gained, and what it means not to do."""
-    source = ", ".join(f"{k}={v}" for k, v in plan.source.items() if k != "tuned")
+    source = ", ".join(f"{k}={_short(v)}" for k, v in plan.source.items() if k != "tuned")
     kind = "stochastic" if plan.stochastic else "deterministic"
+    own = str(plan.source.get("solver")), str(plan.source.get("grid"))
+    theirs = [name for name, its in zip(in_tools(*own), own, strict=True) if name != its]
     lines = [
-        f"plan: {source or 'by hand'}",
+        f"plan: {source or 'by hand'}" + (f" ({' '.join(theirs)} in other tools)" if theirs else ""),
         f"path {plan.path.kind}, {plan.steps} steps, {plan.evaluations} evaluations, order {plan.order}, {kind}",
     ]
     if isinstance(plan.source.get("tuned"), dict):
-        told = {k: v for k, v in plan.source["tuned"].items() if k != "history" and v not in ("", [])}
-        lines.append(
-            "tuned: " + ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items())
-        )
+        lines.append(tuned_text(plan.source["tuned"]))
     if any(plan.skips):
         left = "; ".join(f"answer {i}: {', '.join(names)}" for i, names in enumerate(plan.skips) if names)
         lines.append(f"layers left out: {left}")
@@ -61,3 +71,11 @@ def show(plan: Plan) -> str:
     widths = [max(len(row[c]) for row in rows) for c in range(4)]
     table = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
     return "\n".join([*about(plan), *table])
+
+
+def html(plan: Plan) -> str:
+    """The plan as a notebook shows it."""
+    head, *rows = ([escape(cell) for cell in row] for row in rows_of(plan))
+    lines = [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
+    told = "".join(f"<p>{escape(line)}</p>" for line in about(plan))
+    return f"{told}<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{''.join(lines)}</table>"

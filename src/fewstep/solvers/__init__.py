@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from fewstep.aliases import SAMPLERS, split
+from fewstep.aliases import SAMPLERS, refusal, split
 from fewstep.catalog import Method, methods
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
@@ -53,7 +53,7 @@ def solver_named(name: str, **parameters: Any) -> Solver:
 def _no_solver(name: str, rows: dict[str, Method]) -> ArgumentError:
     row = next((m for m in methods() if m.name == name and m.family in ("loops", "bridges")), None)
     if row is None:
-        return unknown("solver", name, [*rows, *SAMPLERS])
+        return refusal(name) or unknown("solver", name, [*rows, *SAMPLERS])
     if row.family == "loops":
         return ArgumentError(
             f"{name!r} is a loop and has no plan beforehand: fewstep.sample(denoiser, solver={name!r}) runs it, "

@@ -6,9 +6,13 @@ With the forward kernel from t′ to t, α_{t|t′} = α/α′ and v = σ² − 
 
 "small" is the posterior's own variance; "large" is the forward kernel's, which Ho et al. also used and which leaves the
 state noisier than its path says.  The last step, to σ′ = 0, draws nothing.
+
+The mean of the posterior is Euler's step, in ρ = σ/α, to ρ↓ = ρ′²/ρ below the next time (twice as far in λ), and its
+noise is the path's own from there up to ρ′.  So any other solver can take that step in Euler's place ("DPM2 a" and
+"DPM++ 2S a" of k-diffusion).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +22,8 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
+from fewstep.solvers import solver_named
+from fewstep.solvers.restart import concatenate, jump, order_without_history
 
 
 @method(name="ddpm", papers=[], family="solvers", variance="small")
@@ -27,18 +33,27 @@ class Ancestral:
 
     Args:
         variance: "small", the posterior's, or "large", the forward kernel's.
+        base: the name of the solver that steps down to ρ↓; its history ends at every step.  Others than "euler" take
+            the small variance and one time for all.
+
+    Raises:
+        ArgumentError: a parameter out of its range.
     """
 
     variance: str = "small"
+    base: str = "euler"
 
     def __post_init__(self) -> None:
         if self.variance not in ("small", "large"):
             raise ArgumentError(f"variance must be 'small' or 'large', got {self.variance!r}")
+        solver_named(self.base)
+        if self.base != "euler" and self.variance != "small":
+            raise ArgumentError(f"base={self.base!r} goes with variance='small', got {self.variance!r}")
 
     @property
     def order(self) -> int:
-        """The order in which its distribution converges."""
-        return 1
+        """The order in which its distribution converges: that of one step down, as the noise above it is exact."""
+        return order_without_history(self.base)
 
     @property
     def stochastic(self) -> bool:
@@ -46,7 +61,13 @@ class Ancestral:
         return True
 
     def __call__(self, path: Path, times: Tensor, source: dict[str, Any] | None = None) -> Plan:
-        """The plan on the grid `times`, float64 (steps + 1, *place)."""
+        """The plan on the grid `times`, float64 (steps + 1, *place).
+
+        Raises:
+            ArgumentError: another base than "euler", and times within a sample.
+        """
+        if self.base != "euler":
+            return self._overshooting(path, times, {**asdict(self), **(source or {})})
         builder = Builder(times, ("x",))
         alpha, sigma = path.alpha(times), path.sigma(times)
         moves = times[1:] != times[:-1]
@@ -64,3 +85,17 @@ class Ancestral:
             deviates = "ddpm with variance='large' draws the forward kernel's variance, more than its path holds"
         builder.add("x", "noise", drawn.sqrt())
         return Plan.build(path, builder, order=1, source={**asdict(self), **(source or {})}, deviates=deviates)
+
+    def _overshooting(self, path: Path, times: Tensor, source: dict[str, Any]) -> Plan:
+        """Every step: the base solver down to ρ↓, then up to its end by noise."""
+        if times.ndim > 1:
+            raise ArgumentError(f"base={self.base!r} needs one time for all, got times of shape {tuple(times.shape)}")
+        engine, lam = solver_named(self.base), path.lam(times)
+        below = torch.where(lam[1:].isfinite() & lam[:-1].isfinite(), 2 * lam[1:] - lam[:-1], torch.inf)
+        down = torch.where(below.isfinite(), path.t_of_lam(torch.where(below.isfinite(), below, 0.0)), 0.0)
+        parts: list[Plan] = []
+        for i in range(len(times) - 1):
+            parts.append(engine(path, torch.stack([times[i], down[i]])))
+            if times[i + 1] > 0:
+                parts.append(jump(path, down[i], times[i + 1]))
+        return replace(concatenate(parts, source), order=self.order, restarts=())

@@ -10,8 +10,10 @@ in some coordinate q through the last answers e₀ … e_{n−1}, asked at q₀ 
           "logrho"   q = log ρ = −λ
           "even"     C_j = α′(ρ′ − ρ)·b_j with the weights b_j of evenly spaced nodes (iPNDM)
 
-The integrals are Gauss–Legendre sums in λ.  The first steps, a step to σ′ = 0 or from α = 0 and a place that stood
-still before look at fewer answers, and so does a step after one whose coordinate is infinite.  A first step that holds
+The integrals are Gauss–Legendre sums in λ.  The first steps, a step to σ′ = 0 (unless `to_zero`) or from α = 0 and a
+place that stood still before look at fewer answers, and so does a step after one whose coordinate is infinite.  With
+four answers, basis "rho" and `to_zero`, not amended, it is the linear multistep method ("LMS") of k-diffusion.  A first
+step that holds
 its answer is wrong by h², which alone would leave order 2; the row after it knows the next answer and sets it right, at
 no evaluation: with three answers or four, x gains there α∫ℓ(q(ρ))dρ·(e₀ − e₁) over the step before, ℓ from 0 at its
 start to 1 at its end.
@@ -60,6 +62,8 @@ class ExponentialAdamsBashforth:
         basis: "t", "rho", "logrho" or "even", see the module.
         lower_order_final: whether a step looks at no more answers than there are steps left, itself counted.
         amend: whether the second row sets the first step right; False, as published, leaves order 2.
+        to_zero: whether a step to σ′ = 0 looks at as many answers as others; its integral in ρ then ends at 0, which
+            the basis "logrho" does not reach.
 
     Raises:
         ArgumentError: a parameter out of its range.
@@ -69,12 +73,15 @@ class ExponentialAdamsBashforth:
     basis: str = "t"
     lower_order_final: bool = False
     amend: bool = True
+    to_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.answers not in (1, 2, 3, 4):
             raise ArgumentError(f"answers must be 1 to 4, got {self.answers!r}")
         if self.basis not in BASES:
             raise ArgumentError(f"basis must be one of {BASES}, got {self.basis!r}")
+        if self.to_zero and self.basis == "logrho":
+            raise ArgumentError("to_zero=True needs a basis that is finite at σ = 0, got basis='logrho'")
 
     @property
     def order(self) -> int:
@@ -128,7 +135,7 @@ class ExponentialAdamsBashforth:
         """C_1 … C_{answers−1} of every step, the amendment of a held first step counted."""
         lam, alpha = path.lam(times), path.alpha(times)[1:]
         q = times if self.basis == "t" else self._coordinate(path, lam)
-        moves = (times[1:] != times[:-1]) & lam[1:].isfinite()
+        moves = (times[1:] != times[:-1]) & (lam[1:].isfinite() | self.to_zero)
         count = history_length(moves, q[:-1].isfinite(), answers - 1, self.lower_order_final)
         # A node that is not used stands far from all others, so that no difference is zero.
         nodes = [torch.where(count > 0, q[:-1], 0.0)]
@@ -157,10 +164,15 @@ class ExponentialAdamsBashforth:
 
     def _quadrature(self, path: Path, start: Tensor, end: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
         """q and dρ at the points between λ = start and end, (points, steps, *place)."""
-        start, end = torch.where(usable, start, 0.0), torch.where(usable, end, 1.0)
+        finite = end.isfinite()
+        start, end = torch.where(usable, start, 0.0), torch.where(usable & finite, end, 1.0)
         points, weights = (v.reshape(-1, *[1] * start.ndim) for v in (NODES, WEIGHTS))
         lam = start + (end - start) * (1 + points) / 2
-        return self._coordinate(path, lam), -(end - start) / 2 * weights * torch.exp(-lam)
+        steps = -(end - start) / 2 * weights * torch.exp(-lam)
+        # A step to σ′ = 0 is of infinite length in λ: its points lie evenly in ρ instead.
+        lam = torch.where(finite, lam, start - torch.log((1 - points) / 2))
+        steps = torch.where(finite, steps, -torch.exp(-start) / 2 * weights)
+        return self._coordinate(path, lam), steps
 
 
 def _earlier(values: Tensor, steps: int) -> Tensor:

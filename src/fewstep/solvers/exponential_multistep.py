@@ -50,6 +50,18 @@ def held_answer(alpha: Tensor, sigma: Tensor, drawn: Tensor | float = 0.0) -> tu
     return keep, torch.where(moves, alpha[1] - alpha[0] * keep, torch.zeros_like(keep))
 
 
+def fresh_noise(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """σ′√(1 − e^{−2h}): the factor of the noise that the reverse equation draws in a step, float64 (…).
+
+    Args:
+        alpha, sigma: float64 (2, …), each before and after the step.
+    """
+    moves = (alpha[1] != alpha[0]) | (sigma[1] != sigma[0])
+    noisy = torch.where(sigma[0] > 0, sigma[0], torch.ones_like(sigma[0]))
+    fresh = (sigma[1] ** 2 - (sigma[1] ** 2 * alpha[0] / (alpha[1] * noisy)) ** 2).clamp(min=0)
+    return torch.where(moves, fresh, torch.zeros_like(fresh)).sqrt()
+
+
 def history_length(moves: Tensor, finite: Tensor, most: int, lower_order_final: bool = False) -> Tensor:
     """How many earlier answers each step may look at.
 
@@ -148,8 +160,9 @@ class ExponentialMultistep:
         # A restart's rows hand their answers on to the rows of full order that follow it.
         builder = Builder(times, ("x", *kept), kept if answers < self.answers else ())
         alpha, sigma = path.alpha(times), path.sigma(times)
-        drawn = self._drawn(alpha, sigma) if self.eta else 0.0
-        keep, gain = held_answer(torch.stack([alpha[:-1], alpha[1:]]), torch.stack([sigma[:-1], sigma[1:]]), drawn)
+        ends = torch.stack([alpha[:-1], alpha[1:]]), torch.stack([sigma[:-1], sigma[1:]])
+        drawn = self.eta * fresh_noise(*ends) if self.eta else 0.0
+        keep, gain = held_answer(*ends, drawn)
         first, second = self._slopes(path, times, keep, gain, answers)
         builder.ask("x")
         builder.add("x", "x", keep)
@@ -163,13 +176,6 @@ class ExponentialMultistep:
             # The first row has nothing to hand down.
             builder.add("m2", "m1", 1.0, range(1, builder.steps))
         return Plan.build(path, builder, order=self.order, source=source, restarts=restarts)
-
-    def _drawn(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The factor of fresh noise in every step."""
-        moves = (alpha[1:] != alpha[:-1]) | (sigma[1:] != sigma[:-1])
-        noisy = torch.where(sigma[:-1] > 0, sigma[:-1], torch.ones_like(sigma[:-1]))
-        fresh = (sigma[1:] ** 2 - (sigma[1:] ** 2 * alpha[:-1] / (alpha[1:] * noisy)) ** 2).clamp(min=0)
-        return self.eta * torch.where(moves, fresh, torch.zeros_like(fresh)).sqrt()
 
     def _slopes(self, path: Path, times: Tensor, keep: Tensor, gain: Tensor, answers: int) -> tuple[Tensor, Tensor]:
         """The weights of m₀ − m₁ and of m₁ − m₂ in every step."""

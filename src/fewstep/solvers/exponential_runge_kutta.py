@@ -12,6 +12,12 @@ With p the answer as the form has it (ε̂ or x̂₀), S = σ′ or α′, z = h
 where the state at r₁ holds p₀ and the state at r₂ is a step of order 2, rule "exact", to there.  The state x stays at
 its time until all answers of the step are known, so that a step of k evaluations is k rows.
 
+With a share `eta` of fresh noise (two asks, data form, "midpoint") the state between and the next one are steps of the
+reverse equation, each with its answer held and noise c = η·σ′√(1 − e^{−2h}) of its own length, driven by one Brownian
+motion whose clock C is e^{2λ}, the equation's own (SEEDS-2), or −ρ = −σ/α (DPM++ SDE of k-diffusion):
+
+    u = keep·x + gain·p₀ + c·ξ,      x′ = keep·x + gain·p₁ + c·(κξ + √(1 − κ²)ξ′),      κ² = (C_u − C)/(C′ − C).
+
 With `groups`, one to three neighbouring intervals of the grid make a step, whose inner nodes are the grid's: n
 intervals then cost exactly n evaluations.  As published ("last": 3, …, 3, 2, 1) the lower orders come last, where one
 step of order 1 leaves the whole at order 2; "first" puts steps of order 2 in front, where the answer hardly changes,
@@ -30,7 +36,7 @@ from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
 from fewstep.solvers.exponential_adams import phi
-from fewstep.solvers.exponential_multistep import held_answer
+from fewstep.solvers.exponential_multistep import fresh_noise, held_answer
 
 
 @method(
@@ -72,6 +78,8 @@ class ExponentialRungeKutta:
         form: "noise" or "data", what is taken for a polynomial in λ.
         rule: "midpoint" (as published) or "exact" (the code's "taylor"); "midpoint" of order 3 wants r₂ = ⅔.
         groups: "" for one grid interval a step with its own inner nodes; "first" or "last" for several, see the module.
+        eta: the share of fresh noise, in [0, 1]; above 0 with two stages, form "data", rule "midpoint" and no groups.
+        clock: the clock of that noise, "snr" (e^{2λ}) or "rho" (−σ/α).
 
     Raises:
         ArgumentError: a parameter out of its range.
@@ -81,24 +89,31 @@ class ExponentialRungeKutta:
     form: str = "data"
     rule: str = "midpoint"
     groups: str = ""
+    eta: float = 0.0
+    clock: str = "snr"
 
     def __post_init__(self) -> None:
         if self.stages not in (2, 3):
             raise ArgumentError(f"stages must be 2 or 3, got {self.stages!r}")
+        if not 0 <= self.eta <= 1:
+            raise ArgumentError(f"eta must lie in [0, 1], got {self.eta!r}")
         allowed = {"form": ("noise", "data"), "rule": ("midpoint", "exact"), "groups": ("", "first", "last")}
+        allowed["clock"] = ("snr", "rho")
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ArgumentError(f"{name} must be one of {values}, got {getattr(self, name)!r}")
+        if self.eta and (self.stages, self.form, self.rule, self.groups) != (2, "data", "midpoint", ""):
+            raise ArgumentError(f"eta={self.eta!r} goes with stages=2, form='data', rule='midpoint' and no groups")
 
     @property
     def order(self) -> int:
-        """The order of convergence; two where one step of order 1 ends the run."""
+        """The order of convergence, of the law with fresh noise; two where one step of order 1 ends the run."""
         return 2 if self.groups == "last" else self.stages
 
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise."""
-        return False
+        return self.eta > 0
 
     def __call__(self, path: Path, times: Tensor, source: dict[str, Any] | None = None) -> Plan:
         """The plan on the grid `times`, float64 (steps + 1, *place)."""
@@ -109,7 +124,8 @@ class ExponentialRungeKutta:
             runs.append(self._nodes(path, times, at, size, count))
             at += count * (size if self.groups else 1)
         rows = [nodes[0].repeat_interleave(len(nodes) - 1, dim=0) for nodes in runs]
-        registers = ("x", "u", "p0", "p1") if self.stages == 3 and self.rule == "exact" else ("x", "u", "p0")
+        older = ("p1",) if self.stages == 3 and self.rule == "exact" else ()
+        registers = ("x", "u", "p0", *older, *(("drawn",) if self.eta else ()))
         builder, first = Builder(torch.cat([*rows, times[-1:]]), registers), 0
         for nodes in runs:
             stages, count = len(nodes) - 1, nodes.shape[1]
@@ -190,9 +206,15 @@ class _Stage:
         alpha, sigma = self.path.alpha(self.nodes), self.path.sigma(self.nodes)
         asked, to = "u" if self.stage else "x", "x" if final else "u"
         ends = torch.tensor([0, self.stage + 1])
-        keep, gain = held_answer(alpha[ends], sigma[ends])
+        drawn = self.solver.eta * fresh_noise(alpha[ends], sigma[ends])
+        keep, gain = held_answer(alpha[ends], sigma[ends], drawn if self.solver.eta else 0.0)
         builder.ask(asked, self.nodes[self.stage], rows)
         builder.add(to, "x", keep, rows)
+        if self.solver.eta:
+            self._add_noise(builder, rows, drawn)
+            if self.stage:
+                builder.add("x", 0, gain, rows)
+                return
         if self.stage == 0:
             builder.add(to, 0, gain, rows)
             if not final:
@@ -214,6 +236,30 @@ class _Stage:
             elif not final:
                 builder.add("p1", asked, on_x[1], rows)
                 builder.add("p1", 0, on_answer[1], rows)
+
+    def _add_noise(self, builder: Builder, rows: range, drawn: Tensor) -> None:
+        """Fresh noise in the state between, which is kept, and in the next one, of which it is a part."""
+        if self.stage == 0 and len(self.nodes) == 2:
+            builder.add("x", "noise", drawn, rows)
+        elif self.stage == 0:
+            builder.add("u", "noise", drawn, rows)
+            builder.add("drawn", "noise", 1.0, rows)
+        else:
+            share = self._shared()
+            builder.add("x", "drawn", drawn * share.sqrt(), rows)
+            builder.add("x", "noise", drawn * (1 - share).sqrt(), rows)
+
+    def _shared(self) -> Tensor:
+        """κ²: how much of the step's clock has run at the state between."""
+        usable = _usable(self.path, self.nodes)
+        before, between, after = torch.where(usable, self.path.lam(self.nodes), torch.zeros_like(self.nodes))
+        if self.solver.clock == "rho":
+            share = torch.expm1(before - between) / torch.expm1(before - after)
+        else:
+            share = torch.exp(2 * (between - after)) * torch.expm1(2 * (before - between)) / torch.expm1(
+                2 * (before - after)
+            )  # fmt: skip
+        return torch.where(usable, share, 0.5)
 
     def _weights(self, final: bool) -> tuple[Tensor, Tensor]:
         """−S·c of the answer at node 1, where it is an older one, and of the answer just asked."""

@@ -66,6 +66,13 @@ def jump(path: Path, start: Tensor, end: Tensor, scale: float = 1.0) -> Plan:
     return Plan.build(path, builder, order=0, deviates=deviates)
 
 
+def order_without_history(base: str) -> int:
+    """The order of a solver of that name whose history ends at every step."""
+    engine = solver_named(base)
+    remembers = bool(engine(Flow(), torch.tensor([0.8, 0.5, 0.2], dtype=torch.float64)).restarts)
+    return 1 if remembers else engine.order
+
+
 def _checked(base: str, scale: float, times: Tensor | None = None) -> Solver:
     if not 0 <= scale < math.inf:
         raise ArgumentError(f"noise_scale must be finite and at least 0, got {scale!r}")
@@ -184,9 +191,7 @@ class Churn:
     @property
     def order(self) -> int:
         """The order in which its law converges: that of the solver's first step, as its history ends at each jump."""
-        engine = solver_named(self.base)
-        remembers = bool(engine(Flow(), torch.tensor([0.8, 0.5, 0.2], dtype=torch.float64)).restarts)
-        return 1 if remembers else engine.order
+        return order_without_history(self.base)
 
     @property
     def stochastic(self) -> bool:
