@@ -25,7 +25,11 @@ def run(*arguments, ok=True):
 
 def test_catalog_json():
     rows = json.loads(run("catalog", "--json"))
-    assert {"name", "family", "papers", "summary", "module"} == set(rows[0])
+    assert {"name", "family", "papers", "summary", "module", "aliases"} == set(rows[0])
+    named = {row["name"]: row["aliases"] for row in rows}
+    assert named["dpm-solver++"]["DPM++ 2M"] == {}
+    assert named["ddpm"]["DPM2 a"] == {"base": "dpm-solver-2"}
+    assert "[DPM++ 2M, Res Multistep]" in run("catalog")
     assert "Denoising Diffusion Implicit Models" in [p for row in rows for p in row["papers"]]
 
 
@@ -33,6 +37,25 @@ def test_plan_table_and_file(tmp_path):
     text = run("plan", "flow", "--solver", "heun", "--grid", "uniform", "--steps", 3, "--out", tmp_path / "p.json")
     assert "5 evaluations" in text
     assert run("plan", tmp_path / "p.json") == text
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("plan p.json --steps 5", "leave them out"),
+        ("plan p.json --solver ddim", "leave them out"),
+        ("plan p.json --grid karras", "leave them out"),
+        ("generate --plan p.json --solver ddim --out none", "leave solver out"),
+    ],
+)
+def test_what_a_plan_file_says_itself_is_not_asked_for(command, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    fewstep.make_plan(fewstep.VP(), steps=3).save("p.json")
+    monkeypatch.setattr(sys, "argv", ["fewstep", *command.split()])
+    with pytest.raises(SystemExit, match="2"):
+        fewstep.cli.main()
+    assert said in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["p.json"]
 
 
 def test_doctor():
@@ -82,12 +105,29 @@ def test_every_command_shows_an_example():
         (("sample", "--model", "mnits"), "unknown model"),
         (("sample", "--model", "mnist-resshift"), "cond={'y': a tensor}"),
         (("sample", "--model", "mnist-resshift", "--label", "3"), "has no classes"),
+        (("sample", "--label", "99"), "classes 0 to 9, got 99"),
+        (("sample", "-n", "1", "--steps", "1", "--out", "/dev/null/x.png"), "/dev/null"),
+        (("generate", "--label", "-1", "--out", "none"), "classes 0 to 9, got -1"),
+        (("compare", "--out", "c.foo"), "unknown kind of picture 'foo'"),
+        (("tune", "--plot", "c.foo"), "unknown kind of picture 'foo'"),
+        (("tune", "--evaluations", "3", "--evaluations", "1", "--method", "gits"), "at least 2, got 1"),
         (("train", "none.toml", "--data", "none.npz"), "cannot read the training config"),
     ],
 )
-def test_errors_are_one_line(arguments, said):
-    error = run(*arguments, ok=False)
+def test_errors_are_one_line(arguments, said, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["fewstep", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        fewstep.cli.main()
+    error = capsys.readouterr().err
     assert said in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_ends_the_command_in_one_line():
+    error = run("plan", "vp", "--solver", "dmp", ok=False)
+    assert "unknown solver 'dmp'" in error
     assert "Traceback" not in error
 
 
@@ -104,5 +144,7 @@ def test_train_sample_and_show(tmp_path):
     assert "3 evaluations, order 2" in run("show", picture)
 
 
-def test_the_shipped_model_draws_digits(tmp_path):
-    assert "5 evaluations each" in run("sample", "-n", 2, "--steps", 5, "--out", tmp_path / "s.png")
+@pytest.mark.parametrize("solver", ["ddim", "DPM++ 2M Karras", "auto"])
+def test_the_shipped_model_draws_digits(tmp_path, solver):
+    said = run("sample", "-n", 2, "--solver", solver, "--steps", 5, "--out", tmp_path / "s.png")
+    assert "5 evaluations each" in said

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -266,9 +267,16 @@ def test_nan_names_the_step_and_the_samples():
         return out
 
     den = wrap(net, VP(), "x0", shape=(2, 4, 4))
+    says = r"answer number 2, at step 2 of 3 \(t = 0\.4, float32\), .*\[1\] \(1 of 3, 100 % of their numbers\)"
     for debug in (False, True):
-        with pytest.raises(NumericalError, match=r"answer number 2 .*\[1\]"):
+        with pytest.raises(NumericalError, match=says) as caught:
             sample(den, 3, grid=[0.9, 0.4, 0.2, 0.0], debug=debug)
+    # Where every step was looked at, the error brings the last good state.
+    good = sample(den, 3, grid=[0.9, 0.4, 0.2, 0.0][:2]).x
+    assert torch.equal(caught.value.state, good)
+    # Guides ask with answers of their own; the step is told all the same.
+    with pytest.raises(NumericalError, match=r"number 2, at step 2 of 3 .*; debug=True stops there"):
+        sample(den, 3, grid=[0.9, 0.4, 0.2, 0.0], guides=[fewstep.guidance.EpsilonScaling(1.01)])
 
 
 def test_wrong_shapes_and_impossible_predictions():
@@ -333,3 +341,18 @@ def test_a_step_that_asks_nothing_has_no_preview():
         event.x0  # noqa: B018
     out = fewstep.sample(den, 1, solver="phase-space-euler", steps=3, keep="answers")
     assert len(out.answers) == out.stats.evaluations == 3
+
+
+@pytest.mark.parametrize("wrong", [
+    {"plan": "x"}, {"plan": {}}, {"cond": {"label": 2**70}}, {"cond": {1: 2}}, {"callback": 3},
+    {"plan": make_plan(VP(), steps=2), "solver": "heun"}, {"plan": make_plan(VP(), steps=2), "grid": "karras"},
+    {"cond": {"label": np.array(["a"])}}, {"cond": {"label": np.zeros(3)}},
+])  # fmt: skip
+def test_what_would_be_ignored_or_break_later_is_refused(wrong):
+    with pytest.raises(ArgumentError):
+        sample(labelled(), 2, **wrong)
+
+
+def test_conditions_may_be_numpy_arrays():
+    want = sample(labelled(), 3, steps=2, cond={"label": [0, 2, 1]}).x
+    assert torch.equal(sample(labelled(), 3, steps=2, cond={"label": np.array([0, 2, 1])}).x, want)

@@ -4,18 +4,26 @@ The models ship (docs/models.md); each has the same small network and saw the sa
 `claims.bridges.digits` measures: PSNR/distance of features/Fréchet distance.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from claims import Measured, claim
 from claims.bridges.digits import Seen, figures, model, pairs, seen
 from claims.bridges.hybrid_heun import evaluations, hybrid_heun
 from claims.bridges.mean_reverting import SECOND, as_printed, euler, levels
 from fewstep import make_plan
+from fewstep.denoisers import Bridged
 from fewstep.paths import RDDM, ResShift
+from fewstep.solvers import Solver
 from fewstep.solvers.bridge_boot import Booted
+
+
+def run(den: Bridged, solver: str | Solver, grid: str | Tensor, steps: int | None = None) -> Seen:
+    """How near a sampler brings the coarse digits on a model's own path."""
+    return figures(den, make_plan(den.path, solver, grid, steps))
 
 
 def told(rows: Mapping[str, Seen]) -> str:
@@ -31,8 +39,7 @@ def told(rows: Mapping[str, Seen]) -> str:
 )
 def fifteen_steps_restore_digits() -> Measured:
     shifting, reverting = model("resshift"), model("mean-reverting")
-    ours = figures(shifting, make_plan(shifting.path, "random-walk", "uniform", 15))
-    peer = figures(reverting, make_plan(reverting.path, "ddpm", levels(100)))
+    ours, peer = run(shifting, "random-walk", "uniform", 15), run(reverting, "ddpm", levels(100))
     rows = {"15 steps": ours, "posterior sampling of the mean-reverting model, 100 steps": peer}
     why = (
         "The peer is the other diffusion of ours that restores and was made for 100 steps; it begins at y too. No "
@@ -50,10 +57,9 @@ def fifteen_steps_restore_digits() -> Measured:
 def four_steps_restore_digits() -> Measured:
     fifteen = model("resshift")
     # Both say x = x₀ + η(y − x₀) + κ√η·ε, and differ in which η they visit.
-    four = fifteen.along(ResShift(4, 0.2))
     rows = {
-        "4 steps": figures(four, make_plan(four.path, "random-walk", "uniform", 4)),
-        "15 steps": figures(fifteen, make_plan(fifteen.path, "random-walk", "uniform", 15)),
+        f"{n} steps": run(den, "random-walk", "uniform", n)
+        for n, den in ((4, fifteen.along(ResShift(4, 0.2))), (15, fifteen))
     }
     few, many = rows.values()
     why = (
@@ -72,12 +78,11 @@ def four_steps_restore_digits() -> Measured:
 )
 def few_steps_of_the_mean_reverting_model() -> Measured:
     den = model("mean-reverting")
-    path = den.path
-    rows = {f"first order, {n}": figures(den, make_plan(path, "ddim", levels(n))) for n in (5, 10)}
-    rows |= {f"second order, {n}": figures(den, make_plan(path, SECOND, levels(n))) for n in (5, 10, 20)}
+    rows = {f"first order, {n}": run(den, "ddim", levels(n)) for n in (5, 10)}
+    rows |= {f"second order, {n}": run(den, SECOND, levels(n)) for n in (5, 10, 20)}
     rows |= {f"posterior sampling as it was run, {n}": figures(den, as_printed(n)) for n in (10, 100)}
     rows["Euler, 20"] = figures(den, euler(20))
-    rows["posterior sampling on the same coarse grid, 5"] = figures(den, make_plan(path, "ddpm", levels(5)))
+    rows["posterior sampling on the same coarse grid, 5"] = run(den, "ddpm", levels(5))
     slow = rows["posterior sampling as it was run, 100"]
     quick = [rows[f"first order, {n}"] for n in (5, 10)]
     why = (
@@ -90,6 +95,15 @@ def few_steps_of_the_mean_reverting_model() -> Measured:
     return Measured(f"steps: {told(rows)}", holds, why)
 
 
+def booted(den: Bridged, solvers: Mapping[str, str], evaluations: Sequence[int]) -> dict[str, Seen]:
+    """Rows of a bridge's solvers, one evaluation of each going to the step that leaves y."""
+    return {
+        f"{name}, {count}": run(den, Booted(solver), "uniform", count - 1)
+        for name, solver in solvers.items()
+        for count in evaluations
+    }
+
+
 @claim(
     paper="Diffusion Bridge Implicit Models",
     method="dbim",
@@ -98,8 +112,7 @@ def few_steps_of_the_mean_reverting_model() -> Measured:
 )
 def twenty_times_faster_on_a_trained_bridge() -> Measured:
     den, (_, y) = model("diffusion-bridge"), pairs()
-    rows = {f"order 1, {n + 1}": figures(den, make_plan(den.path, Booted("ddim"), "uniform", n)) for n in (4, 19)}
-    rows["order 3, 5"] = figures(den, make_plan(den.path, Booted("dpm-solver++3m"), "uniform", 4))
+    rows = booted(den, {"order 1": "ddim"}, (5, 20)) | booted(den, {"order 3": "dpm-solver++3m"}, (5,))
     with torch.no_grad():
         for steps in (7, 40):
             rows[f"hybrid Heun, {evaluations(steps)}"] = seen(hybrid_heun(den, y, steps))
@@ -116,13 +129,7 @@ def twenty_times_faster_on_a_trained_bridge() -> Measured:
     figure="η = 0 is best for translation at any number, and for inpainting up to 20; η = 0.8 to 1 wins there from 50",
 )
 def fresh_noise_on_a_trained_bridge() -> Measured:
-    den = model("diffusion-bridge")
-    solvers = {"none": "ddim", "all": "ddpm"}
-    rows = {
-        f"{name}, {n + 1}": figures(den, make_plan(den.path, Booted(solver), "uniform", n))
-        for name, solver in solvers.items()
-        for n in (4, 19)
-    }
+    rows = booted(model("diffusion-bridge"), {"none": "ddim", "all": "ddpm"}, (5, 20))
     holds = all(rows[f"none, {n}"].frechet <= rows[f"all, {n}"].frechet for n in (5, 20))
     why = (
         "Fresh noise is better here at either number: it amends, we think, what a small network gets wrong at each "
@@ -144,7 +151,7 @@ def few_steps_restore_digits() -> Measured:
     rows = {}
     for n in (2, 5, 10, 60):
         visiting = den.along(replace(path, visits=n))
-        rows[f"{n} steps"] = figures(visiting, make_plan(visiting.path, "ddim", "uniform", n))
+        rows[f"{n} steps"] = run(visiting, "ddim", "uniform", n)
     few, many = [rows[f"{n} steps"] for n in (2, 5, 10)], rows["60 steps"]
     holds = max(r.psnr for r in few) > many.psnr - 0.1 and min(r.frechet for r in few) < 1.1 * many.frechet
     return Measured(told(rows), holds)

@@ -6,15 +6,16 @@ Comparing "x" with 0 raises Python's own TypeError somewhere inside; here the ca
 import math
 import os
 from collections import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from inspect import signature
 from numbers import Integral, Real
+from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-from fewstep.errors import ArgumentError
+from fewstep.errors import ArgumentError, unknown
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ KINDS: dict[Any, Kind] = {
     int: ("a whole number", _whole),
     bool: ("True or False", lambda value: isinstance(value, bool)),
     str: ("a name", lambda value: isinstance(value, str)),
+    Path: ("a path", lambda value: isinstance(value, Path)),
     type(None): ("None", lambda value: value is None),
     abc.Callable: ("a function", callable),
     abc.Mapping: ("a mapping", lambda value: isinstance(value, abc.Mapping)),
@@ -109,11 +111,46 @@ def checked_list(name: str, value: Any, kind: Any = object) -> None:
         raise ArgumentError(f"{name} must be a list{what}, got {value!r}")
 
 
+@cache
 def memory_gib() -> float:
-    """The memory of this machine in GiB; infinite where it does not tell."""
+    """The memory of this machine, or what its container allows, in GiB; infinite where it does not tell."""
     if not hasattr(os, "sysconf"):
         return math.inf
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return whole if allowed == "max" else min(whole, int(allowed) / 2**30)
+    except (OSError, ValueError):
+        return whole
+
+
+def checked_count(name: str, value: Any, shape: Iterable[int] = ()) -> int:
+    """The number of samples of a shape, where it is one and their states fit in the memory.
+
+    Raises:
+        ArgumentError: it is no integer of at least 1, or too many for this machine.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
+    gib = 3 * 4 * value * math.prod(shape) / 2**30
+    if gib > memory_gib():
+        raise ArgumentError(
+            f"{name}={value}: the states alone need {gib:.0f} GiB and this machine has {memory_gib():.0f}"
+        )
+    return value
+
+
+def checked_plot(path: str | Path) -> None:
+    """Refuse the name of a plot's file that ends as no kind of picture does.
+
+    Raises:
+        ArgumentError: it does not; the kinds are said.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds, kind = FigureCanvasBase.get_supported_filetypes(), Path(path).suffix[1:].lower()
+    if kind not in kinds:
+        raise unknown("kind of picture", kind, kinds)
 
 
 def checked_device(device: Any) -> Any:

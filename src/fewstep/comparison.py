@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.analysis.reference import reference_ends
-from fewstep.checking import checked_device, checked_list
+from fewstep.checking import checked, checked_count, checked_device, checked_list, checked_plot
 from fewstep.denoisers import Denoiser
 from fewstep.engines import Engine
 from fewstep.errors import ArgumentError
@@ -87,7 +87,12 @@ class Comparison:
         return best
 
     def save(self, path: str | Path) -> None:
-        """Write the error curves, and under them the first samples of every sampler, as one picture (PNG, SVG, PDF)."""
+        """Write the error curves, and under them the first samples of every sampler, as one picture (PNG, SVG, PDF).
+
+        Raises:
+            ArgumentError: the name ends as no kind of picture does.
+        """
+        checked_plot(path)
         self._figure().savefig(path, bbox_inches="tight", dpi=150)
 
     def _repr_png_(self) -> bytes:
@@ -122,7 +127,8 @@ class Comparison:
         axes.minorticks_off()
         axes.set_title(f"median RMSE to {self.against}, against evaluations a sample", fontsize=10)
         axes.grid(True, alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.lines:  # samplers that draw noise have no error to show
+            axes.legend(fontsize=8)
         for i, (name, x) in enumerate(strips):
             place = figure.add_subplot(places[i + 2])
             place.imshow(grid_of(x[:SHOWN], self.limits, SHOWN), cmap="gray", interpolation="nearest")
@@ -131,6 +137,7 @@ class Comparison:
         return figure
 
 
+@checked
 def compare(
     denoiser: Denoiser,
     solvers: Sequence[str | Solver] = ("ddim", "dpm-solver++"),
@@ -171,10 +178,11 @@ def compare(
     where = checked_device(device)
     for name, value in (("solvers", solvers), ("evaluations", evaluations), ("grids", grids), ("guides", guides)):
         checked_list(name, value)
-    if not isinstance(n, int) or n < 1:
-        raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
-    if cond is not None and not isinstance(cond, Mapping):
-        raise ArgumentError(f"cond must name conditions, such as {{'label': 3}}, got {cond!r}")
+    if not isinstance(denoiser, Denoiser):
+        raise ArgumentError(f"denoiser must be a fewstep denoiser (see fewstep.wrap), got {type(denoiser).__name__}")
+    checked_count("n", n, denoiser.shape)
+    for name, given in (("plans", plans), ("conditions", cond)):
+        checked_list(f"the names of {name}", list(given or ()), str)
     spread = Engine(engine, address, gpus=int(where.type == "cuda"))
     if not (solvers and grids and evaluations) and not plans:
         raise ArgumentError("give at least one solver, one grid and one number of evaluations, or plans")
@@ -189,7 +197,10 @@ def compare(
             wanted += [
                 (names[0], names[1], {"solver": solver, "grid": grid, "evaluations": count}) for count in evaluations
             ]
-    wanted += [(name, str(plan.source.get("grid", "")), {"plan": plan}) for name, plan in (plans or {}).items()]
+    for name, plan in (plans or {}).items():
+        if not isinstance(plan, Plan):
+            raise ArgumentError(f"plans must be plans (see fewstep.make_plan), got {plan!r} as {name!r}")
+        wanted.append((name, str(plan.source.get("grid", "")), {"plan": plan}))
     noise = KeyedNoise(seed, range(n), denoiser.shape, torch.float32, device).start()
     start = noise * denoiser.path.sigma(1.0).to(device, torch.float32)
     reference, against, _ = reference_ends(denoiser, start, cond, guides)

@@ -8,11 +8,12 @@ since it would raise again: its error ends the run.
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from fewstep.checking import checked
 from fewstep.errors import ArgumentError, ResourceError, require, unknown
 
 ENGINES = ("local", "ray")
@@ -24,8 +25,10 @@ AHEAD = 2
 PATIENCE = 10
 
 Function = Callable[[Any, Any], Any]
+Ended = Generator[tuple[Any, Any], None, None]
 
 
+@checked
 @dataclass(frozen=True)
 class Engine:
     """Where tasks run.
@@ -57,17 +60,20 @@ class Engine:
                 raise ArgumentError(f"{what}={value!r} needs engine='ray'")
         if self.address is not None and self.workers is not None:
             raise ArgumentError("workers= is for a cluster of one's own; the one at an address has its own workers")
-        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
-            raise ArgumentError(f"workers must be an integer of at least 1, got {self.workers!r}")
+        for what, value, least in (("workers", self.workers, 1), ("cpus", self.cpus, 1), ("gpus", self.gpus, 0)):
+            if value is not None and value < least:
+                raise ArgumentError(f"{what} must be at least {least}, got {value}")
         if self.name == "ray" and find_spec("ray") is None:
             raise require("ray", "scale")
 
     @property
     def side_by_side(self) -> int:
-        """How many tasks may share this machine."""
-        return 1 if self.name == "local" else self.workers or max(1, (os.cpu_count() or 1) // self.cpus)
+        """How many tasks share the memory of the machine that asks; a task has its devices alone."""
+        if self.name == "local" or self.gpus:
+            return 1
+        return self.workers or max(1, (os.cpu_count() or 1) // self.cpus)
 
-    def spread(self, function: Function, items: Iterable[Any], shared: Any = None) -> Iterator[tuple[Any, Any]]:
+    def spread(self, function: Function, items: Iterable[Any], shared: Any = None) -> Ended:
         """(item, function(shared, item)) of every task, as they end.
 
         Args:
@@ -83,7 +89,7 @@ class Engine:
             return ((item, function(shared, item)) for item in items)
         return self._on_ray(function, items, shared)
 
-    def _on_ray(self, function: Function, items: Iterable[Any], shared: Any) -> Iterator[tuple[Any, Any]]:
+    def _on_ray(self, function: Function, items: Iterable[Any], shared: Any) -> Ended:
         ray, own = self._connected()
         pending: dict[Any, Any] = {}
         try:

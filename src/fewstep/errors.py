@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class FewstepError(Exception):
@@ -21,7 +25,16 @@ class WeightsError(FewstepError, ValueError):
 
 
 class NumericalError(FewstepError, ArithmeticError):
-    """The network answered with NaN or Inf; the message names the first bad step."""
+    """The network answered with NaN or Inf; the message names the first bad step.
+
+    Args:
+        message: what happened.
+        state: the last good state, (batch, *shape), where every step was looked at (`debug=True`).
+    """
+
+    def __init__(self, message: str, state: "Tensor | None" = None) -> None:
+        super().__init__(message)
+        self.state = state
 
 
 class StorageError(FewstepError, OSError):

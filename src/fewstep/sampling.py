@@ -85,7 +85,8 @@ def sample(
         first: the number of the first sample.
         start: (n, *shape), the state at the plan's first time instead of noise; its dtype and device are used.
         dtype, device: of the state.
-        noise: "keyed", or "brownian" for the same Brownian path on every grid.
+        noise: "keyed"; "brownian" for the same Brownian path on every grid; or, to make its pictures again, "comfyui":
+            torch's generator of the seed, one draw for the batch, so that a sample depends on its batch.
         grad: False, True (through all steps) or "checkpoint" (the same at the memory of one step).
         debug: look for NaN after every step and not only at the end.
         compile: run the network as `torch.compile` makes it, compiled once a denoiser and shape.
@@ -102,6 +103,8 @@ def sample(
         raise unknown("keep", keep, KEEPS)
     if not all(isinstance(flag, bool) for flag in (progress, cuda_graph)):
         raise ArgumentError(f"progress and cuda_graph must be True or False, got {progress!r} and {cuda_graph!r}")
+    if callback is not None and not callable(callback):
+        raise ArgumentError(f"callback must be a function that takes an event, got {callback!r}")
     shows = keep != "final" or progress or callback is not None
     others = {"search": search, "reject": reject, "a loop as solver": loop_asked(options)}
     asked: dict[str, Callable[..., Output] | None] = {k: v for k, v in others.items() if v is not None}
@@ -113,8 +116,10 @@ def sample(
         if shows:
             raise ArgumentError(f"{what} shows no steps: leave keep, progress and callback out")
         if other is not None:
-            if not callable(other):
-                raise ArgumentError(f"{what} must be a {what}, got {other!r}")
+            # Both are called alike: searches and filters of ours say which they are.
+            if not callable(other) or getattr(other, "role", what) != what:
+                kind = {"search": "a search of fewstep.search", "reject": "a filter such as Reject()"}[what]
+                raise ArgumentError(f"{what} must be {kind}, got {other!r}")
             return other(denoiser, n, **options)
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
@@ -139,5 +144,6 @@ def sample(
         x=x, stats=Stats(evaluations, time.perf_counter() - began), plan=session.program.plan,
         seeds=[(session.noise.seed, number) for number in session.noise.samples],
         trajectory=torch.stack(states) if keep == "trajectory" else None,
-        answers=torch.stack(answers) if answers else None, limits=denoiser.limits,
+        answers=torch.stack(answers) if answers else None, limits=denoiser.limits, model=denoiser.name,
+        noise=options.get("noise", "keyed"),
     )  # fmt: skip

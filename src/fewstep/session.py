@@ -1,30 +1,32 @@
 """A run before it begins: every argument is checked and everything that it needs is made."""
 
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fewstep.captured import captured_run
-from fewstep.checking import checked_device, memory_gib
+from fewstep.checking import checked_count, checked_device
 from fewstep.denoisers import Denoiser
 from fewstep.denoisers.compiled import compiled
 from fewstep.errors import ArgumentError, NumericalError, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
-from fewstep.noise import BrownianNoise, KeyedNoise, check_key
+from fewstep.noise import BrownianNoise, ComfyUINoise, KeyedNoise, check_key
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.program import Program, Run
 from fewstep.results import Event
 from fewstep.solvers import Solver
 
-NOISES = {"keyed": KeyedNoise, "brownian": BrownianNoise}
+# The solver unless one is given.
+SOLVER = "dpm-solver++"
+NOISES = {"keyed": KeyedNoise, "brownian": BrownianNoise, "comfyui": ComfyUINoise}
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,18 @@ class Session:
         program, steps, stop = self.program, self.program.plan.steps, threading.Event()
         run = program.start(self.start, self.cond, self.noise)
         for index in range(steps):
+            good = run.registers[0]
             with torch.set_grad_enabled(bool(self.grad)):
                 _advance(program, run, index, self.grad)
             if self.debug:
-                _refuse_bad(run)
+                _refuse_bad(program, run, good)
             x = run.registers[0]
             assert x is not None
             after = program.rows[index].t_next
             yield Event(index + 1, steps, after, run.evaluations, x, lambda: program.preview(run), stop)
             if stop.is_set():
                 break
-        _refuse_bad(run)
+        _refuse_bad(program, run)
 
     def at_once(self) -> tuple[Tensor, int]:
         """(samples, evaluations) of the whole run, of which no step is shown."""
@@ -61,10 +64,11 @@ class Session:
         run = program.start(self.start, self.cond, self.noise)
         with torch.set_grad_enabled(bool(self.grad)):
             for index in range(program.plan.steps):
+                good = run.registers[0]
                 _advance(program, run, index, self.grad)
                 if self.debug:
-                    _refuse_bad(run)
-        _refuse_bad(run)
+                    _refuse_bad(program, run, good)
+        _refuse_bad(program, run)
         x = run.registers[0]
         assert x is not None
         return x, run.evaluations
@@ -78,12 +82,12 @@ class Session:
                 "cuda_graph=True takes no plan that leaves out layers: which, its run reads from the time"
             )
         run = captured_run(self.program, self.start, self.cond, self.noise)
-        _refuse_bad(run)
+        _refuse_bad(self.program, run)
         return run.registers[0].clone(), run.evaluations
 
 
 def prepare(
-    denoiser: Denoiser, n: int | None, *, solver: str | Solver = "dpm-solver++",
+    denoiser: Denoiser, n: int | None, *, solver: str | Solver = SOLVER,
     grid: str | Grid | Tensor | Sequence[float] | None = None, steps: int | None = None, evaluations: int | None = None,
     plan: Plan | None = None, guides: Sequence[Guide] = (), cond: Mapping[str, Any] | None = None, seed: int = 0,
     first: int = 0, start: Tensor | None = None, dtype: torch.dtype = torch.float32,
@@ -102,8 +106,8 @@ def prepare(
             evaluations = evaluations // (1 + sum(g.extra() for g in guides))
         default = 8 if steps is None and evaluations is None and (grid is None or isinstance(grid, str)) else steps
         plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations, model=denoiser.name)
-    elif steps is not None or evaluations is not None:
-        raise ArgumentError("a plan has its own number of steps; leave steps and evaluations out")
+    else:
+        _check_alone(plan, solver, grid, steps, evaluations)
     check_key(seed, [first])
     check_key(seed, range(first, first + n))
     program = Program(plan, compiled(denoiser) if compile else denoiser, guides, dtype, device)
@@ -125,8 +129,20 @@ def _check(dtype: Any, noise: Any, grad: Any, debug: Any, guides: Any, cond: Any
         raise ArgumentError(f"debug must be True or False, got {debug!r}")
     if not isinstance(guides, Sequence) or not all(isinstance(guide, Guide) for guide in guides):
         raise ArgumentError(f"guides must be a list of guides such as [CFG(2.0)], got {guides!r}")
-    if cond is not None and not isinstance(cond, Mapping):
+    if cond is not None and not (isinstance(cond, Mapping) and all(isinstance(name, str) for name in cond)):
         raise ArgumentError(f"cond must name conditions, such as {{'label': 3}}, got {cond!r}")
+
+
+def _check_alone(plan: Any, solver: Any, grid: Any, steps: Any, evaluations: Any) -> None:
+    """Refuse what is no plan, and what a plan has itself."""
+    if not isinstance(plan, Plan):
+        raise ArgumentError(f"plan must be a plan (see fewstep.make_plan), got {plan!r}")
+    given = {"grid": grid, "steps": steps, "evaluations": evaluations}
+    other = [name for name, value in given.items() if value is not None]
+    if not isinstance(solver, str) or solver != SOLVER:
+        other.insert(0, "solver")
+    if other:
+        raise ArgumentError(f"a plan has its own solver, grid and number of steps; leave {' and '.join(other)} out")
 
 
 def _count(n: int | None, start: Tensor | None, denoiser: Denoiser) -> int:
@@ -143,21 +159,31 @@ def _count(n: int | None, start: Tensor | None, denoiser: Denoiser) -> int:
         if n is not None and (not isinstance(n, int) or n != len(start)):
             raise ArgumentError(f"n={n} contradicts the {len(start)} samples in start")
         return len(start)
-    n = 1 if n is None else n
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise ArgumentError(f"n must be an integer of at least 1, got {n!r}")
-    gib = 3 * 4 * n * math.prod(denoiser.shape) / 2**30
-    if gib > memory_gib():
-        raise ArgumentError(f"n={n}: the states alone need {gib:.0f} GiB and this machine has {memory_gib():.0f}")
-    return n
+    return checked_count("n", 1 if n is None else n, denoiser.shape)
+
+
+def as_rows(name: str, value: Any) -> Any:
+    """A condition as a tensor where it is a whole number, a list of them or a numpy array; else as it is.
+
+    Raises:
+        ArgumentError: a whole number that 64 bits do not hold, or an array of no numbers.
+    """
+    whole = isinstance(value, int)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        whole = all(isinstance(v, int) for v in value)
+    if not whole and not isinstance(value, np.ndarray):
+        return value
+    try:
+        return torch.as_tensor(value, dtype=torch.int64 if whole else None)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ArgumentError(f"condition {name!r} must be whole numbers of 64 bits, got {value!r}") from error
 
 
 def _conditions(cond: Mapping[str, Any], n: int, device: torch.device | str) -> dict[str, Any]:
     """Conditions as the network takes them: whole numbers and lists of them become one int64 a sample."""
     ready: dict[str, Any] = {}
     for key, value in cond.items():
-        if isinstance(value, int) or (isinstance(value, Sequence) and all(isinstance(v, int) for v in value)):
-            value = torch.as_tensor(value)
+        value = as_rows(key, value)
         if isinstance(value, Tensor):
             if value.ndim and len(value) not in (1, n):
                 raise ArgumentError(f"condition {key!r} has {len(value)} rows for {n} samples")
@@ -175,7 +201,7 @@ def _advance(program: Program, run: Run, index: int, grad: bool | str) -> None:
 
     def redo(*values: Tensor) -> tuple[Tensor, ...]:
         run.registers, run.evaluations = list(before), count
-        del run.sums[sums:]
+        del run.sums[sums:], run.steps[sums:]
         for i, value in zip(names, values, strict=True):
             run.registers[i] = value
         program.step(run, index)
@@ -187,8 +213,13 @@ def _advance(program: Program, run: Run, index: int, grad: bool | str) -> None:
         run.registers[i] = value
 
 
-def _refuse_bad(run: Run) -> None:
-    """One look at the sums of all answers so far: the first that is not finite is named."""
+def _refuse_bad(program: Program, run: Run, good: Tensor | None = None) -> None:
+    """One look at the sums of all answers so far: the first that is not finite is named, with its step and time.
+
+    Args:
+        program, run: which.
+        good: the state before the step, for the error to carry.
+    """
     if not run.sums or run.sums[0].device.type == "meta":
         return
     x = run.registers[0]
@@ -196,11 +227,23 @@ def _refuse_bad(run: Run) -> None:
     x, sums = x.detach(), torch.stack(run.sums).detach()
     if bool(sums.isfinite().all() & x.isfinite().all()):
         return
-    bad = ~sums.isfinite()
-    rows = (~x.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-    hit = f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {len(x)})"
+    bad, finite = ~sums.isfinite(), x.isfinite().flatten(1)
+    rows = (~finite.all(1)).nonzero().flatten().tolist()
+    share = f", {100 * (1 - float(finite[rows].double().mean())):.3g} % of their numbers" if rows else ""
+    hit = f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {len(x)}{share})"
     if bad.any():
         which = int(bad.nonzero()[0])
-        raise NumericalError(f"the network's answer number {which + 1} held NaN or Inf; samples not finite: {hit}")
-    if rows:
-        raise NumericalError(f"the samples {hit} are not finite, though every answer of the network was")
+        index = run.steps[which]
+        where = f"{_time(program.plan.times[index])}, {str(x.dtype).removeprefix('torch.')}"
+        what = (
+            f"the network's answer number {which + 1}, at step {index + 1} of {len(program.rows)} ({where}), held NaN "
+            f"or Inf; samples not finite: {hit}"
+        )
+    else:
+        what = f"the samples {hit} are not finite, though every answer of the network was"
+    raise NumericalError(what + ("" if good is not None else "; debug=True stops there"), state=good)
+
+
+def _time(t: Tensor) -> str:
+    low, high = float(t.min()), float(t.max())
+    return f"t = {low:.3g}" if low == high else f"t = {low:.3g} … {high:.3g}"

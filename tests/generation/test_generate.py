@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,12 +131,15 @@ def test_kill_of_the_command(tmp_path):
     """The command itself, killed by the system when some shards stand."""
     options = ["--count", "40", "--steps", "2", "--shard", "4", "--batch", "4", "--seed", "3"]
     command = [FEWSTEP, "generate", *options, "--out"]
-    process = subprocess.Popen([*command, str(tmp_path / "torn")], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "torn" / "shard-0000001.safetensors").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    for _ in range(5):  # a busy machine may let the command end before this process sees the second shard
+        shutil.rmtree(tmp_path / "torn", ignore_errors=True)
+        process = subprocess.Popen([*command, str(tmp_path / "torn")], stderr=subprocess.DEVNULL)
+        while not (tmp_path / "torn" / "shard-0000001.safetensors").exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        if (tmp_path / "torn" / "journal.jsonl").exists():
+            break
     assert (tmp_path / "torn" / "journal.jsonl").exists()
     done = subprocess.run([*command, str(tmp_path / "torn")], check=True, capture_output=True, text=True)
     assert "40 samples in 10 shards" in done.stdout
@@ -282,6 +286,7 @@ def test_an_unfinished_run_is_not_whole(tmp_path):
     killed_at(12, tmp_path)
     found = verify(tmp_path)
     assert (found.shards, found.of, found.whole, found.faults) == (1, 3, False, ())
+    assert "makes the rest" in str(found)
 
 
 def test_a_lost_shard_is_made_again_and_must_come_out_the_same(tmp_path):
@@ -305,8 +310,9 @@ def test_short_memory_halves_the_batch_and_keeps_the_noises(tmp_path):
     assert [s["batches"] for s in about["shards"]] == [[[2, 4]], [[2, 1], [1, 1]]]
     x = torch.cat([load_file(f)["x"] for f in sorted((tmp_path / "short").glob("*.safetensors"))])
     assert torch.equal(x, sample(model(), 11, steps=2, cond={"label": [i % 2 for i in range(11)]}).x)
-    with pytest.raises(ResourceError, match="one sample"):
-        run(tmp_path / "none", den=model(most=0))
+    for batch in (2, None):  # given, or to be measured
+        with pytest.raises(ResourceError, match="one sample"):
+            run(tmp_path / "none", den=model(most=0), batch=batch)
 
 
 def test_an_error_of_the_network_is_not_taken_for_short_memory(tmp_path):
@@ -319,12 +325,61 @@ def test_an_error_of_the_network_is_not_taken_for_short_memory(tmp_path):
     "wrong",
     [{"count": 0}, {"count": 2.5}, {"count": 10**30}, {"shard": -1}, {"batch": True}, {"seed": -1}, {"seed": "x"},
      {"files": "jpg"}, {"steps": 2, "plan": make_plan(VP(), steps=2)}, {"cond": {"label": []}}, {"engine": "dask"},
-     {"address": "auto"}, {"workers": 2}],
+     {"address": "auto"}, {"workers": 2}, {"steps": None, "evaluations": "5"}, {"device": "none"}, {"device": None},
+     {"dtype": torch.int64}, {"dtype": "float32"}, {"cond": [1]}, {"cond": {1: 1}}, {"cond": {"label": 2**70}},
+     {"cond": {"label": ["a", "b"]}}, {"cond": {"label": [0.5]}}, {"guides": 3}, {"guides": [1]}, {"grid": "karas"},
+     {"plan": "x", "steps": None}, {"plan": make_plan(VP(), steps=2), "steps": None, "solver": "heun"},
+     {"plan": make_plan(VP(), steps=2), "steps": None, "grid": "karras"}, {"progress": 1}, {"files": []},
+     {"plan": make_plan(fewstep.Flow(), steps=2), "steps": None}, {"count": 10**13, "shard": 10**13}],
 )  # fmt: skip
-def test_bad_arguments_are_refused_before_the_folder_is_made(tmp_path, wrong):
+@pytest.mark.parametrize("batch", [2, None])
+def test_bad_arguments_are_refused_before_the_folder_is_made(tmp_path, wrong, batch):
     with pytest.raises(ArgumentError):
-        run(tmp_path / "new", **wrong)
+        run(tmp_path / "new", **{"batch": batch, **wrong})
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("out", [None, 3, b"new", "new\0"])
+def test_what_is_no_folder_is_refused(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    for call in (run, verify):
+        with pytest.raises(ArgumentError, match="out must be"):
+            call(out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numpys_whole_numbers_and_arrays_are_taken(tmp_path):
+    run(tmp_path / "plain", seed=3, cond={"label": [1, 0, 1]})
+    run(tmp_path / "numpy", seed=np.int64(3), cond={"label": np.array([1, 0, 1])})
+    assert contents(tmp_path / "plain") == contents(tmp_path / "numpy")
+
+
+def test_classes_are_dealt_under_the_networks_own_name(tmp_path):
+    net = Net()
+    den = wrap(lambda x, time, class_labels: net(x, time, class_labels), VP(), "x0", shape=(3, 4, 4),
+               null={"class_labels": 3})  # fmt: skip
+    run(tmp_path, den=den)
+    labels = torch.cat([load_file(f)["class_labels"] for f in sorted(tmp_path.glob("*.safetensors"))])
+    assert labels.tolist() == [i % 3 for i in range(11)]
+
+
+def test_a_folder_without_locks_is_refused_in_our_words(tmp_path, monkeypatch):
+    def none(handle, how):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(manifest.fcntl, "flock", none)
+    with pytest.raises(StorageError, match="No locks available"):
+        run(tmp_path)
+
+
+def test_a_journal_without_a_manifest_is_left_alone(tmp_path):
+    killed_at(12, tmp_path)
+    for file in [tmp_path / "manifest.json", *tmp_path.glob("shard-*")]:
+        file.unlink()
+    before = contents(tmp_path)
+    with pytest.raises(StorageError, match="no manifest"):
+        run(tmp_path, seed=5)
+    assert contents(tmp_path) == before
 
 
 def test_shards_without_a_manifest_are_left_alone(tmp_path):
@@ -332,6 +387,43 @@ def test_shards_without_a_manifest_are_left_alone(tmp_path):
     with pytest.raises(StorageError, match="no manifest"):
         run(tmp_path)
     assert (tmp_path / "shard-0000000.safetensors").read_bytes() == b"mine"
+
+
+SCALE = 2.0
+
+
+def scaled(x):
+    return x * SCALE
+
+
+class Attribute(Net):
+    """A network with numbers that are no parameters."""
+
+    def __init__(self, gain=2.0, shift=0.0):
+        super().__init__()
+        self.gain = gain
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+
+
+def test_fingerprints_see_what_is_no_parameter(monkeypatch):
+    def of(gain=2.0, shift=0.0):
+        return fingerprint(wrap(torch.nn.Sequential(Attribute(gain, shift)), VP(), "x0", shape=(3, 4, 4)))
+
+    assert of() == of()
+    assert len({of(), of(gain=3.0), of(shift=1.0)}) == 3
+    members = [fingerprint(eval(f"lambda x: x in {{'a', {last!r}}}")) for last in "bbc"]
+    assert members[0] == members[1] != members[2]
+
+    def keyword(default):
+        def net(x, *, gain=default):
+            return x * gain
+
+        return net
+
+    assert fingerprint(keyword(1.0)) == fingerprint(keyword(1.0)) != fingerprint(keyword(2.0))
+    before = [fingerprint(scaled), fingerprint(lambda x: scaled(x))]
+    monkeypatch.setitem(globals(), "SCALE", 3.0)
+    assert not {*before} & {fingerprint(scaled), fingerprint(lambda x: scaled(x))}
 
 
 def test_fingerprints_see_numbers_and_code_and_nothing_else():

@@ -54,6 +54,8 @@ def test_only_this_machine_reaches_a_studio_without_a_token():
     assert asked(guard, host="evil.example:7860")[0] == 403
     assert asked(guard, origin="http://evil.example")[0] == 403
     assert asked(guard, origin="null")[0] == 403
+    assert asked(guard, host="[")[0] == 403
+    assert asked(guard, origin="http://[")[0] == 403
     assert asked(guard, origin="http://127.0.0.1:7860")[0] == 200
 
 

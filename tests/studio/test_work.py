@@ -1,5 +1,6 @@
 """What the studio's tabs do, without a browser."""
 
+import os
 import re
 import threading
 import time
@@ -11,9 +12,10 @@ import torch
 from PIL import Image
 
 import fewstep
+from fewstep.comparison import Compared, Comparison
 from fewstep.errors import ArgumentError
 from fewstep.plan import Plan
-from fewstep.studio import bounds
+from fewstep.studio import bounds, folders
 from fewstep.studio.folders import new_folder
 from fewstep.studio.guides import Chosen, offered
 from fewstep.studio.models import Model, solvers_on
@@ -116,6 +118,23 @@ def test_a_stop_ends_the_run_after_the_step():
 def test_bad_requests_are_refused_before_anything_is_evaluated(make, said):
     with pytest.raises(ArgumentError, match=re.escape(said)):
         make()
+
+
+def test_pictures_of_a_latent_model_are_compared_as_they_are():
+    model = Model("cifar10-latent")
+    x = torch.rand(2, *model.load().picture_shape)
+    result = Comparison([Compared("ddim", "logsnr", 4, 0.1, 0.1, x)], x, "100 steps of Heun", (-1.0, 1.0))
+    shown = comparison_html(Contrast(model, n=2), result)
+    assert shown.count('<img class="pixels"') == 2
+
+
+def test_old_folders_go_and_the_rest_survives_what_others_remove(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "_root", lambda: SimpleNamespace(name=str(tmp_path / "gone")))
+    old, new = new_folder(), new_folder()
+    os.utime(old, (0, 0))
+    assert new_folder().parent == tmp_path / "gone"
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_pictures_with_too_many_numbers_are_refused():

@@ -19,9 +19,9 @@ for command in (sample, generate, restore, compare, tune, plan, show, catalog, r
 
 
 def main() -> None:
-    """The command `fewstep`: our own errors are one line, not a traceback."""
+    """The command `fewstep`: our own errors, and those of files, are one line, not a traceback."""
     try:
         app()
-    except FewstepError as error:
+    except (FewstepError, OSError) as error:
         typer.echo(f"fewstep: {error}", err=True)
         raise SystemExit(2) from error

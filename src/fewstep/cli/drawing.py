@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Grid, Model, Solver, grids, named
-from fewstep.errors import ArgumentError
+from fewstep.cli.options import Address, Engine, Grid, Model, Solver, grids, named
 
 
 def sample(
     model: Model = "mnist",
     n: Annotated[int, typer.Option("--n", "-n", help="How many pictures.")] = 16,
     solver: Solver = "dpm-solver++",
-    grid: Grid = "logsnr",
+    grid: Grid = None,
     steps: Annotated[int | None, typer.Option(help="Grid intervals; 8 unless given.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Evaluations a sample instead of steps.")] = None,
     label: Annotated[int | None, typer.Option(help="A class; all in turn unless given.")] = None,
@@ -27,18 +26,16 @@ def sample(
 
     Example: fewstep sample --model mnist --steps 8 --guidance 2 --out digits.png
     """
+    from fewstep.denoisers.classes import labelled
     from fewstep.guidance import CFG
     from fewstep.loading import load
     from fewstep.sampling import sample as draw
 
     denoiser = load(model)
-    classes = denoiser.null.get("label", 0)
-    if label is not None and not classes:
-        raise ArgumentError(f"--label {label}: {model} has no classes")
-    labels = [i % classes if label is None else label for i in range(n)] if classes else []
+    cond = labelled(denoiser, n, None if label is None else [label])
     result = draw(
         denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, seed=seed,
-        guides=[] if guidance == 1 else [CFG(guidance)], cond={"label": labels} if classes else None,
+        guides=[] if guidance == 1 else [CFG(guidance)], cond=cond,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     replace(result, x=denoiser.decode(result.x)).save(str(out))
@@ -57,6 +54,8 @@ def compare(
     n: Annotated[int, typer.Option("--n", "-n", help="How many samples.")] = 8,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
     seed: int = 0,
+    engine: Engine = "local",
+    address: Address = None,
     out: Annotated[Path, typer.Option(help="The picture to write: PNG, SVG or PDF.")] = Path("compare.png"),
 ) -> None:
     """Compare samplers on the same noises: a table of errors to the exact flow, and a picture.
@@ -65,19 +64,22 @@ def compare(
     """
     from rich.console import Console
 
+    from fewstep.checking import checked_plot
     from fewstep.comparison import compare as run
+    from fewstep.denoisers.classes import labelled
     from fewstep.guidance import CFG
     from fewstep.loading import load
     from fewstep.plan import Plan
 
+    checked_plot(out)
     denoiser = load(model)
-    classes = denoiser.null.get("label", 0)
-    cond = {"label": [i % classes for i in range(n)]} if classes else None
     with Console(stderr=True).status("comparing") as status:
         result = run(
             denoiser, solver or ["ddim", "heun", "dpm-solver++"], evaluations or [5, 8, 10, 20],
             grids=grid or ["logsnr"], plans={file.stem: Plan.load(str(file)) for file in plan or []}, n=n,
-            guides=[] if guidance == 1 else [CFG(guidance)], cond=cond, seed=seed, tell=status.update,
+            guides=[] if guidance == 1 else [CFG(guidance)], cond=labelled(denoiser, n), seed=seed, engine=engine,
+            address=address,
+            tell=status.update,
         )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     result.save(out)
@@ -85,7 +87,7 @@ def compare(
 
 
 def show(picture: Annotated[Path, typer.Argument(help="A picture that fewstep wrote.")]) -> None:
-    """Print the recipe that a picture carries: plan, seeds and versions.
+    """Print the recipe that a picture carries: plan, model, seeds, noise and versions.
 
     Example: fewstep show samples.png
     """
@@ -94,4 +96,6 @@ def show(picture: Annotated[Path, typer.Argument(help="A picture that fewstep wr
 
     recipe = read_recipe(str(picture))
     typer.echo(str(loads(json.dumps(recipe["plan"]))))
-    typer.echo(f"seeds {recipe['seeds']}\nversions {recipe['versions']}")
+    for what in ("model", "by", "seeds", "noise", "versions"):
+        if recipe.get(what):
+            typer.echo(f"{what} {recipe[what]}")

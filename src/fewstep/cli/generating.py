@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from fewstep.cli.options import Solver
+from fewstep.cli.options import Address, Engine, Grid, Model, Solver
 
 
 def generate(
     out: Annotated[Path, typer.Option(help="The folder; it holds one run.")],
-    model: Annotated[str, typer.Option(help="A shipped model, a file of ours, or a diffusers model.")] = "mnist",
+    model: Model = "mnist",
     count: Annotated[int, typer.Option(help="How many samples.")] = 50000,
     plan: Annotated[Path | None, typer.Option(help="A plan file instead of solver, grid and steps.")] = None,
     solver: Solver = "dpm-solver++",
-    grid: Annotated[str | None, typer.Option(help="A grid's name; logsnr unless given.")] = None,
+    grid: Grid = None,
     steps: Annotated[int | None, typer.Option(help="Grid intervals; 8 unless given.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Evaluations a sample instead of steps.")] = None,
     label: Annotated[int | None, typer.Option(help="A class; all in turn unless given.")] = None,
@@ -24,8 +24,8 @@ def generate(
     shard: Annotated[int | None, typer.Option(help="Samples a file; up to 1024 and 64 MiB unless given.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples at once; what fits the memory unless given.")] = None,
     device: str = "cpu",
-    engine: Annotated[str, typer.Option(help="local, or ray: shards on many workers.")] = "local",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; this machine's cores unless given.")] = None,
+    engine: Engine = "local",
+    address: Address = None,
     workers: Annotated[int | None, typer.Option(help="Ray: workers on this machine.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Make nothing: read every shard of OUT again.")] = False,
 ) -> None:
@@ -39,14 +39,16 @@ def generate(
         found = generation.verify(out)
         typer.echo(str(found))
         raise typer.Exit(0 if found.whole else 1)
+    from fewstep.denoisers.classes import labelled
     from fewstep.guidance import CFG
+    from fewstep.loading import load
     from fewstep.plan import Plan
 
-    given = {"plan": Plan.load(str(plan))} if plan else {"solver": solver, "grid": grid}
+    cond = None if label is None else labelled(load(model, device), 1, [label])
     try:
         made = generation.generate(
-            model, count, out, **given, steps=steps, evaluations=evaluations,
-            guides=[] if guidance == 1 else [CFG(guidance)], cond=None if label is None else {"label": label},
+            model, count, out, plan=None if plan is None else Plan.load(str(plan)), solver=solver, grid=grid,
+            steps=steps, evaluations=evaluations, guides=[] if guidance == 1 else [CFG(guidance)], cond=cond,
             seed=seed, files=files, shard=shard, batch=batch, device=device, engine=engine, address=address,
             workers=workers, progress=True,
         )  # fmt: skip

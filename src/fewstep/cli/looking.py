@@ -24,17 +24,20 @@ HOW = "pip install 'fewstep[{}]'"
 
 
 def catalog(as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False) -> None:
-    """List every method: name, family, papers, summary, module.
+    """List every method: name, family, papers, summary, module, and what ComfyUI, A1111 and k-diffusion call it.
 
-    Example: fewstep catalog | grep restoration
+    Example: fewstep catalog | grep "DPM++ 2M"
     """
+    from fewstep.aliases import SAMPLERS, called
     from fewstep.catalog import methods
 
+    names = {m: called(m.name) if m.family == "solvers" else [] for m in methods()}
     if as_json:
-        typer.echo(json.dumps([m.to_json() for m in methods()], indent=1, ensure_ascii=False))
+        rows = [m.to_json() | {"aliases": {name: SAMPLERS[name][1] for name in names[m]}} for m in names]
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    for m in methods():
-        typer.echo(f"{m.family:12} {m.name:16} {m.summary}")
+    for m, also in names.items():
+        typer.echo(f"{m.family:12} {m.name:16} {m.summary}" + (f" [{', '.join(also)}]" if also else ""))
 
 
 def demo(out: Annotated[Path, typer.Option(help="The folder of the page.")] = Path("out/demo")) -> None:

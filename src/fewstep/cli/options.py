@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 # Those of `fewstep.grids`, which needs torch; a shell does not wait so long.
-GRIDS = ("uniform", "logsnr", "karras", "beta", "leading", "linspace", "trailing")
+GRIDS = ("uniform", "logsnr", "karras", "logsnr-trained", "karras-trained", "beta", "leading", "linspace", "trailing")
 
 
 def named(*families: str) -> Callable[[str], list[str]]:
@@ -39,7 +39,9 @@ Model = Annotated[
 Solver = Annotated[
     str, typer.Option(help="A solver of `fewstep catalog`.", autocompletion=named("solvers", "bridges", "loops"))
 ]
+Engine = Annotated[str, typer.Option(help="local, or ray: independent parts on the workers of a cluster.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster; this machine's cores unless given.")]
 Grid = Annotated[
-    str,
-    typer.Option(help=f"{', '.join(GRIDS[:-1])} or {GRIDS[-1]}.", autocompletion=grids),
+    str | None,
+    typer.Option(help=f"{', '.join(GRIDS[:-1])} or {GRIDS[-1]}; logsnr unless given.", autocompletion=grids),
 ]

@@ -1,7 +1,8 @@
 """A hash of what makes samples: every number of a model or a guide, and every function's code, not where they lie.
 
-The value is walked as it lies in memory: tensors by their bytes, modules by their state, functions by their code and
-what they close over, other objects by their fields.  Two processes that read the same file get the same hash.
+The value is walked as it lies in memory: tensors by their bytes, modules by their state, buffers and plain numbers,
+functions by their code, what they close over and the numbers, tensors and functions of their own module that they name,
+other objects by their fields.  Two processes that read the same file get the same hash.
 """
 
 import hashlib
@@ -38,9 +39,22 @@ def _walk(value: Any, tell: Any, seen: dict[int, tuple[int, Any]]) -> None:
         tell(f"array {value.dtype} {value.shape};".encode() + np.ascontiguousarray(value).tobytes())
     elif isinstance(value, CodeType):
         tell(value.co_code + repr(value.co_names).encode())
-        _walk([c for c in value.co_consts if not isinstance(c, frozenset)], tell, seen)
+        for constant in value.co_consts:
+            _walk_constant(constant, tell, seen)
     else:
         _walk_parts(value, tell, seen)
+
+
+def _walk_constant(value: Any, tell: Any, seen: dict[int, tuple[int, Any]]) -> None:
+    """A constant of code, never as "again": which equal ones are one object differs between processes."""
+    if isinstance(value, (tuple, frozenset)):
+        tell(f"{type(value).__name__} {len(value)};".encode())
+        for part in sorted(value, key=repr) if isinstance(value, frozenset) else value:
+            _walk_constant(part, tell, seen)
+    elif isinstance(value, CodeType):
+        _walk(value, tell, seen)
+    else:
+        tell(f"{type(value).__name__} {value!r};".encode())
 
 
 def _walk_parts(value: Any, tell: Any, seen: dict[int, tuple[int, Any]]) -> None:
@@ -48,9 +62,11 @@ def _walk_parts(value: Any, tell: Any, seen: dict[int, tuple[int, Any]]) -> None
     parts: Any
     if isinstance(value, nn.Module):
         # The training mode changes what some layers answer.
-        parts = [str(value), value.training, dict(value.state_dict())]
+        parts = [str(value), value.training, dict(value.state_dict()), dict(value.named_buffers())]
+        parts += [[name, _numbers(vars(part))] for name, part in value.named_modules()]
     elif isinstance(value, FunctionType):
-        parts = [value.__qualname__, value.__code__, *_closed_over(value), value.__defaults__]
+        parts = [value.__qualname__, value.__code__, *_closed_over(value), value.__defaults__, value.__kwdefaults__]
+        parts.append(_named_globals(value))
     elif isinstance(value, MethodType):
         parts = [value.__func__.__qualname__, value.__self__]
     elif isinstance(value, partial):
@@ -66,6 +82,34 @@ def _walk_parts(value: Any, tell: Any, seen: dict[int, tuple[int, Any]]) -> None
     for part in parts:
         _walk(part, tell, seen)
     tell(b"end;")
+
+
+def _numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    """The plain numbers and tensors among a module's own fields; torch keeps its bookkeeping under names with a _."""
+    plain = (bool, int, float, complex, torch.dtype, Tensor)
+    return {
+        key: value for key, value in sorted(fields.items())
+        if not key.startswith("_") and (
+            isinstance(value, plain)
+            or (isinstance(value, (tuple, list)) and all(isinstance(part, plain) for part in value))
+        )
+    }  # fmt: skip
+
+
+def _named_globals(function: FunctionType) -> list[Any]:
+    """What of its module a function's code names: numbers, tensors, and the functions that stand there too."""
+    found: list[Any] = []
+    for name in sorted(_names(function.__code__)):
+        value = function.__globals__.get(name)
+        own = isinstance(value, FunctionType) and value.__module__ == function.__module__
+        if own or isinstance(value, (bool, int, float, complex, Tensor, np.ndarray)):
+            found += [name, value]
+    return found
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (part for part in code.co_consts if isinstance(part, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _closed_over(function: FunctionType) -> list[Any]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fewstep.denoisers import Denoiser
+from fewstep.engines import Engine
 from fewstep.errors import ArgumentError, ResourceError
 from fewstep.generation.fingerprint import fingerprint
 from fewstep.generation.manifest import MANIFEST
@@ -109,8 +110,7 @@ class Job:
 
     def conditions(self, first: int, count: int) -> dict[str, Any]:
         """The conditions of samples first … first + count − 1."""
-        rows = torch.arange(first, first + count)
-        return {k: v[rows % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in self.cond.items()}
+        return rows_of(self.cond, first, count)
 
     def draw(self, first: int, count: int) -> Tensor:
         """The pictures of some samples."""
@@ -123,6 +123,12 @@ class Job:
             return denoiser.decode(out.x)
 
 
+def rows_of(cond: Mapping[str, Any], first: int, count: int) -> dict[str, Any]:
+    """The rows of conditions that samples first … first + count − 1 get, dealt out in turn."""
+    rows = torch.arange(first, first + count)
+    return {k: v[rows % len(v)] if isinstance(v, Tensor) and v.ndim else v for k, v in cond.items()}
+
+
 def _told(value: Any) -> Any:
     """A condition as JSON data: itself where it is short, else its hash."""
     if isinstance(value, Tensor) and value.ndim < 2 and value.numel() <= 1000 and not value.is_floating_point():
@@ -130,8 +136,12 @@ def _told(value: Any) -> Any:
     return {"hash": fingerprint(value)} if not isinstance(value, (int, float, str)) else value
 
 
-def measured_batch(job: Job, sharing: int) -> int:
-    """The batch size that fits the memory of the machine that is asked, shared between so many workers."""
+def measured_batch(job: Job, engine: Engine) -> int:
+    """The batch size that fits the memory of the machine that is asked, shared between as many tasks as it runs.
+
+    Raises:
+        ResourceError: the memory is too short for one sample.
+    """
 
     def run(count: int) -> None:
         for event in stream(
@@ -141,7 +151,12 @@ def measured_batch(job: Job, sharing: int) -> int:
             event.stop()
             job.model.denoiser.decode(event.x)
 
-    return fitting_batch(run, job.model.device, sharing)
+    try:
+        return fitting_batch(run, job.model.device, engine.side_by_side)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise too_short(error) from error
 
 
 def make_shard(shared: tuple[Job, dict[str, Any]], item: tuple[int, int]) -> Record:
@@ -174,6 +189,11 @@ def make_shard(shared: tuple[Job, dict[str, Any]], item: tuple[int, int]) -> Rec
     return Record(index, first, count, len(data), hash_of(data), batch, batches)
 
 
+def too_short(error: BaseException) -> ResourceError:
+    """What an allocator that refuses one sample means."""
+    return ResourceError(f"the memory is too short for one sample: {error}")
+
+
 def _drawn(job: Job, first: int, count: int, batch: int) -> tuple[Tensor, int, list[list[int]]]:
     """Samples on the host, the batch size that was left of `batch`, and the batches as they ran."""
     parts: list[Tensor] = []
@@ -186,7 +206,7 @@ def _drawn(job: Job, first: int, count: int, batch: int) -> tuple[Tensor, int, l
             if not out_of_memory(error):
                 raise
             if size == 1:
-                raise ResourceError(f"the memory is too short for one sample: {error}") from error
+                raise too_short(error) from error
             batch = size // 2
             continue
         if batches and batches[-1][0] == size:

@@ -5,7 +5,7 @@ Started again with the same arguments, a run goes on and ends with the same byte
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked, checked_count
 from fewstep.denoisers import Denoiser
+from fewstep.denoisers.classes import classes_of
 from fewstep.engines import Engine
 from fewstep.errors import ArgumentError, StorageError
 from fewstep.generation import manifest
-from fewstep.generation.job import Job, Model, make_shard, measured_batch
-from fewstep.generation.shards import Record, check_files
+from fewstep.generation.job import Job, Model, make_shard, measured_batch, rows_of
+from fewstep.generation.shards import Record, check_files, folder_of
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
 from fewstep.noise import check_key
 from fewstep.plan import Plan
-from fewstep.planning import make_plan
+from fewstep.session import SOLVER, as_rows, prepare
 from fewstep.solvers import Solver
 
 # A shard holds at most so many samples, and at most so many bytes of them.
@@ -56,12 +58,13 @@ class Generated:
         )
 
 
+@checked
 def generate(
     model: Denoiser | str | Path,
     count: int,
     out: str | Path,
     *,
-    solver: str | Solver = "dpm-solver++",
+    solver: str | Solver = SOLVER,
     grid: str | Grid | Tensor | Sequence[float] | None = None,
     steps: int | None = None,
     evaluations: int | None = None,
@@ -73,7 +76,7 @@ def generate(
     shard: int | None = None,
     batch: int | None = None,
     dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     revision: str = "",
     engine: str = "local",
     address: str | None = None,
@@ -87,8 +90,8 @@ def generate(
         count: how many samples.
         out: the folder; it is made, and it holds one run.  With Ray, one that all machines share.
         solver, grid, steps, evaluations, plan, guides, dtype: as in `sample`.
-        cond: conditions by the network's names, dealt out in turn: sample i gets entry i mod n of a list or of the rows
-            of a tensor.  All classes in turn unless given, where the model has classes.
+        cond: conditions by the network's names, dealt out in turn: sample i gets entry i mod n of a list of whole
+            numbers, or of the rows of a tensor or array.  All classes in turn unless given, where there are any.
         seed: sample i is that of `sample(…, seed=seed, first=i)`.
         files: "safetensors", or "png": pictures in tar archives.
         shard: samples a file; up to 1024 and 64 MiB unless given.
@@ -111,23 +114,25 @@ def generate(
         ResourceError: the memory is too short for one sample, or a shard's workers died again and again.
         MissingExtraError: engine="ray" without Ray.
     """
-    began = time.perf_counter()
-    _check_sizes(count=count, shard=shard, batch=batch)
-    check_key(seed, [count - 1])
+    began, folder = time.perf_counter(), folder_of(out)
+    spread = Engine(engine, address, workers)
     source = Model(model, str(device), revision)
     denoiser = source.denoiser
     check_files(files, denoiser.picture_shape)
-    if plan is None:
-        asked = None if evaluations is None else evaluations // (1 + sum(g.extra() for g in guides))
-        default = 8 if steps is None and evaluations is None and (grid is None or isinstance(grid, str)) else steps
-        plan = make_plan(denoiser.path, solver, grid, default, evaluations=asked, model=denoiser.name)
-    elif steps is not None or evaluations is not None:
-        raise ArgumentError("a plan has its own number of steps; leave steps and evaluations out")
-    gpus = int(torch.device(device).type == "cuda")
-    spread = Engine(engine, address, workers, gpus=gpus)
-    folder = Path(out).absolute()
+    # A shard is held whole.
+    for name, value, shape in (("count", count, ()), ("shard", shard, denoiser.picture_shape), ("batch", batch, ())):
+        if value is not None:
+            checked_count(name, min(value, count) if name == "shard" else value, shape)
+    check_key(seed, [count - 1])
+    dealt = _dealt(cond, denoiser)
+    # All that a run refuses is refused here, before the folder is touched.
+    session = prepare(
+        denoiser, 1, solver=solver, grid=grid, steps=steps, evaluations=evaluations, plan=plan, guides=guides,
+        cond=rows_of(dealt, 0, 1), seed=seed, dtype=dtype, device=device,
+    )  # fmt: skip
+    spread = replace(spread, gpus=int(session.start.device.type == "cuda"))
     job = Job(
-        source, plan, tuple(guides), _dealt(cond, denoiser), seed, dtype, count, files, shard, batch, None, folder
+        source, session.program.plan, tuple(guides), dealt, int(seed), dtype, count, files, shard, batch, None, folder
     )
     with manifest.locked(folder):
         job, about, complete = _begin(job, spread)
@@ -139,25 +144,18 @@ def generate(
     return Generated(folder, count, len(journal.records), made, seconds, tuple(sorted(sizes, reverse=True)))
 
 
-def _check_sizes(**sizes: int | None) -> None:
-    for name, value in sizes.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
 def _dealt(cond: Mapping[str, Any] | None, denoiser: Denoiser) -> dict[str, Any]:
     """Conditions whose rows can be dealt out: whole numbers and lists of them as tensors."""
-    classes = denoiser.null.get("label")
     if cond is None:
-        cond = {"label": range(classes)} if isinstance(classes, int) and classes > 0 else {}
+        classes = classes_of(denoiser)
+        cond = {} if classes is None else {classes[0]: range(classes[1])}
     dealt: dict[str, Any] = {}
     for key, value in cond.items():
-        if isinstance(value, int):
-            value = [value]
-        if isinstance(value, Sequence) and all(isinstance(v, int) for v in value):
-            value = torch.as_tensor(list(value), dtype=torch.int64)
+        value = as_rows(key, [value] if isinstance(value, int) else value)
         if isinstance(value, Tensor) and value.ndim and not len(value):
             raise ArgumentError(f"condition {key!r} has no rows to deal out")
+        if isinstance(value, (list, tuple, set, frozenset)):
+            raise ArgumentError(f"condition {key!r} must be whole numbers or a tensor, whose rows are dealt out")
         dealt[key] = value
     return dealt
 
@@ -169,13 +167,14 @@ def _begin(job: Job, engine: Engine) -> tuple[Job, dict[str, Any], list[Record] 
         found, complete = manifest.load(folder)
         about = manifest.same_run(folder, found, job.about())
         return replace(job, **{key: about[key] for key in manifest.LEFT_OPEN}), about, complete
-    if any(folder.glob("shard-*")):
-        raise StorageError(f"{folder} holds shards and no {manifest.MANIFEST}; name another folder")
+    left = next((f.name for pattern in ("shard-*", manifest.JOURNAL) for f in folder.glob(pattern)), "")
+    if left:
+        raise StorageError(f"{folder} holds {left} and no {manifest.MANIFEST}; name another folder")
     batch = job.batch
     if batch is None:
         # Where it will run: a worker of a cluster has another memory than this machine.
         there = engine if engine.address else Engine()
-        ((_, batch),) = there.spread(measured_batch, [engine.side_by_side], job)
+        ((_, batch),) = there.spread(measured_batch, [engine], job)
     threads = torch.get_num_threads() if engine.name == "local" else 1
     job = replace(job, batch=batch, threads=threads, shard=job.shard or _shard_size(job))
     about = job.about()
@@ -208,8 +207,12 @@ def _run(job: Job, about: dict[str, Any], journal: manifest.Journal, engine: Eng
     if len(journal.records) == shards:
         return 0
     try:
-        with _shown(progress, job.count, had) as show:
-            for _, record in engine.spread(make_shard, items(), (job, about)):
+        # Closed, workers end before the folder's lock does.
+        with (
+            _shown(progress, job.count, had) as show,
+            closing(engine.spread(make_shard, items(), (job, about))) as ended,
+        ):
+            for _, record in ended:
                 journal.add(record)
                 smallest = min(smallest, record.batch)
                 made += record.count

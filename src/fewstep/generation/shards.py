@@ -86,6 +86,17 @@ def check_files(files: str, shape: tuple[int, ...]) -> None:
         raise ArgumentError(f"files='png' needs pictures of shape (1 or 3, height, width); the model has {shape}")
 
 
+def folder_of(out: str | Path) -> Path:
+    """The folder of a run, absolute.
+
+    Raises:
+        ArgumentError: it is no path.
+    """
+    if not isinstance(out, (str, Path)) or "\0" in str(out):
+        raise ArgumentError(f"out must be the path of a folder, got {out!r}")
+    return Path(out).absolute()
+
+
 @contextmanager
 def storing(folder: Path) -> Iterator[None]:
     """A context in which what the system refuses is said in our words.

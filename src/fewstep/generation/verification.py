@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.generation import manifest
-from fewstep.generation.shards import Record, damage, name_of, storing
+from fewstep.generation.shards import Record, damage, folder_of, name_of, storing
 from fewstep.plan.files import loads
 
 
@@ -32,7 +32,9 @@ class Verified:
 
     def __str__(self) -> str:
         state = f"{self.shards} of {self.of} shards are there, {self.samples} samples"
-        return "\n".join([state + ("; all as they were made" if not self.faults else ""), *self.faults])
+        state += "; all as they were made" if not self.faults else ""
+        state += "; the call that began it makes the rest" if self.shards < self.of else ""
+        return "\n".join([state, *self.faults])
 
 
 def verify(out: str | Path) -> Verified:
@@ -45,7 +47,7 @@ def verify(out: str | Path) -> Verified:
         StorageError: the folder holds no run, cannot be read, or its manifest was changed or cut.
         PlanError: the plan in the manifest is not a whole plan.
     """
-    folder = Path(out).absolute()
+    folder = folder_of(out)
     with storing(folder):
         about, complete = manifest.load(folder)
         loads(json.dumps(about["plan"]))

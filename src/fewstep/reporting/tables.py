@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fewstep.errors import ArgumentError
 
-NUMBER = re.compile(r"[-+−]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
+# Not the beginning of a version such as 0.42.1.
+NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[-+]?\d+)?(?![.,]?\d)")
 
 
 @dataclass
@@ -51,8 +52,7 @@ class Page:
 
 def number(cell: str) -> float | None:
     """The number that a cell begins with, such as 55.5 of "**55.5** (2.7×)"; None where it begins with none."""
-    cell = cell.strip(" *`~<")
-    found = NUMBER.match(cell)
+    found = NUMBER.match(cell.strip(" *`~<"))
     return float(found[0].replace("−", "-").replace(",", "")) if found else None
 
 

@@ -66,6 +66,18 @@ def number_in(name: str, text: str) -> float | None:
         raise ArgumentError(f"{name} must be a number or empty, got {text!r}") from None
 
 
+def picture_shape(denoiser: Denoiser) -> tuple[int, int, int]:
+    """(channels, height, width) of a model's pictures.
+
+    Raises:
+        ArgumentError: its samples are no pictures.
+    """
+    shape = denoiser.picture_shape
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ArgumentError(f"the studio shows pictures, and this model's samples have the shape {shape}")
+    return shape[0], shape[1], shape[2]
+
+
 def fits(denoiser: Denoiser, pictures: int) -> None:
     """Refuse a run whose pictures hold too many numbers.
 

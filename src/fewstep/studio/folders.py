@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def _root() -> tempfile.TemporaryDirectory[str]:
 def new_folder() -> Path:
     """An empty folder; folders of more than an hour ago are removed."""
     root, now = Path(_root().name), time.time()
+    root.mkdir(exist_ok=True)  # machines clear their folder of temporary files now and then
     for old in root.iterdir():
-        if now - old.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another visitor's run was faster
+            if now - old.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=root))

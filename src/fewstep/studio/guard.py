@@ -96,14 +96,15 @@ class Guard:
             await self.app(scope, receive, _with_headers(send))
 
     def _refusal(self, headers: dict[str, str]) -> str:
-        host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            other = origin is not None and urlsplit(origin).netloc != host
+        except ValueError:
+            return "this is no address"
         if self.hosts is not None and name not in self.hosts:
             return "this studio answers on this machine only"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return "this studio answers no other page"
-        return ""
+        return "this studio answers no other page" if other else ""
 
     def _known(self, cookies: str) -> bool:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fewstep.catalog import methods
 from fewstep.denoisers import Denoiser
+from fewstep.denoisers.classes import classes_of, labelled
 from fewstep.errors import ArgumentError, FewstepError
 from fewstep.loading import load
 from fewstep.planning import make_plan
@@ -19,11 +20,6 @@ KEPT = 3
 @lru_cache(maxsize=KEPT)
 def _loaded(name: str, revision: str) -> Denoiser:
     return load(name, revision=revision)
-
-
-def _classes(denoiser: Denoiser) -> tuple[str, int] | None:
-    """(the condition's name, how many classes), of a model whose null is the class after the last."""
-    return next(((k, v) for k, v in denoiser.null.items() if isinstance(v, int)), None)
 
 
 @dataclass(frozen=True)
@@ -48,23 +44,19 @@ class Model:
         with _LOADING:
             return _loaded(self.name.strip(), self.revision.strip())
 
-    def _labels(self, count: int) -> list[int]:
+    def _labels(self) -> list[int] | None:
+        """The classes that were told; None for all in turn."""
         try:
-            labels = [int(part) for part in self.told.split(",") if part.strip()] or list(range(count))
+            return [int(part) for part in self.told.split(",") if part.strip()] or None
         except ValueError:
             raise ArgumentError(
                 f"classes are whole numbers with commas, such as 3 or 1, 7; got {self.told!r}"
             ) from None
-        if not all(0 <= label < count for label in labels):
-            raise ArgumentError(f"this model has the classes 0 to {count - 1}, got {self.told!r}")
-        return labels
 
     def condition(self, denoiser: Denoiser, n: int) -> Mapping[str, Any] | None:
         """What `sample` takes as cond for n samples."""
-        classes = _classes(denoiser)
-        if classes is not None:
-            labels = self._labels(classes[1])
-            return {classes[0]: [labels[i % len(labels)] for i in range(n)]}
+        if classes_of(denoiser) is not None:
+            return labelled(denoiser, n, self._labels())
         if not self.told.strip():
             return None
         encode = getattr(denoiser, "encode_texts", None)
@@ -80,10 +72,10 @@ class Model:
 
     def condition_code(self, denoiser: Denoiser, n: int) -> str:
         """The condition as Python, or nothing where there is none."""
-        classes = _classes(denoiser)
+        classes = classes_of(denoiser)
         if classes is None:
             return f"den.encode_texts({self.told!r})" if self.told.strip() else ""
-        labels = self._labels(classes[1])
+        labels = self._labels() or list(range(classes[1]))
         if len(labels) == 1:
             return f"{{{classes[0]!r}: {labels[0]}}}"
         turn = f"i % {len(labels)}" if labels == list(range(len(labels))) else f"{labels}[i % {len(labels)}]"

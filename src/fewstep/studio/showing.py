@@ -11,7 +11,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.pictures import grid_of
 from fewstep.plan import Plan
-from fewstep.plan.text import about, rows_of
+from fewstep.plan.text import html
 from fewstep.studio.watching import Progress
 
 
@@ -64,11 +64,7 @@ def progress_html(progress: Progress, state: str = "busy") -> str:
 
 def plan_html(plan: Plan) -> str:
     """A plan: what it is, and its table, whose last column wraps."""
-    head, *rows = rows_of(plan)
-    lines = "".join(f"<p>{escape(line)}</p>" for line in about(plan))
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="plan">{lines}<table><tr>{top}</tr>{body}</table></div>'
+    return f'<div class="plan">{html(plan)}</div>'
 
 
 def table_html(head: list[str], rows: list[list[str]]) -> str:

@@ -1,15 +1,13 @@
 """Long work that can be watched and stopped: it runs in a thread of its own, and says what it does as it goes."""
 
-import copy
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor
-
 from fewstep.denoisers import Denoiser
+from fewstep.denoisers.reported import reported
 
 T = TypeVar("T")
 
@@ -46,17 +44,13 @@ def watched(denoiser: Denoiser, stop: threading.Event, seen: Callable[[int], Non
         stop: set by whoever wants the work to end.
         seen: called with the number of rows of every question.
     """
-    mine = copy.copy(denoiser)
-    raw = denoiser.raw
 
-    def told(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    def told(rows: int) -> None:
         if stop.is_set():
             raise Stopped
-        seen(len(x))
-        return raw(x, *rest, **named)
+        seen(rows)
 
-    mine.raw = told  # type: ignore[method-assign]
-    return mine
+    return reported(denoiser, told)
 
 
 def followed(

@@ -9,7 +9,6 @@ from fewstep.comparison import Comparison
 from fewstep.grids import GRIDS
 from fewstep.studio.guides import Chosen
 from fewstep.studio.models import Model
-from fewstep.studio.showing import progress_html
 from fewstep.studio.tabs.parts import (
     WORK,
     Updates,
@@ -18,11 +17,11 @@ from fewstep.studio.tabs.parts import (
     code_box,
     model_picker,
     number,
+    shown_as_it_goes,
     solver_choices,
     status_line,
     whole_of,
 )
-from fewstep.studio.watching import Done, Progress
 from fewstep.studio.work.contrasting import Contrast, comparison_html, contrasted, counts
 
 MODEL = "cifar10-lowrank"
@@ -49,12 +48,12 @@ class CompareTab:
             counts(evaluations or ""), whole_of(n), guided(scale), whole_of(seed),
         )  # fmt: skip
         yield {self.code: ask.code(), self.shown: ""}
-        for step in contrasted(ask, stop):
-            if isinstance(step, Progress):
-                yield {self.status: progress_html(step)}
-            else:
-                shown = "" if step.value is None else comparison_html(ask, step.value)
-                yield {self.status: _ended(step), self.shown: shown}
+
+        def ended(result: Comparison) -> tuple[str, dict[Any, Any]]:
+            line = f"{len(result.rows)} runs, {sum(row.seconds for row in result.rows):.1f} s beside the reference"
+            return line, {self.shown: comparison_html(ask, result)}
+
+        yield from shown_as_it_goes(self.status, contrasted(ask, stop), ended)
 
 
 def compare_tab() -> None:
@@ -82,11 +81,3 @@ def compare_tab() -> None:
             code = code_box("compare")
     inputs = [*model.inputs, solvers, grids, evaluations, n, scale, seed]
     Wiring("compare", run, cancel, status, inputs, [code, shown], WORK).connect(CompareTab(status, shown, code).work)
-
-
-def _ended(done: Done[Comparison]) -> str:
-    if done.value is None:
-        return progress_html(Progress("stopped"), "stopped")
-    rows = done.value.rows
-    line = f"{len(rows)} runs, {sum(row.seconds for row in rows):.1f} s beside the reference"
-    return progress_html(Progress(line), "done")

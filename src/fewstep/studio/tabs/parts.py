@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -12,8 +12,9 @@ from fewstep.loading import shipped
 from fewstep.studio.guides import Chosen, offered
 from fewstep.studio.models import Model, solvers_on
 from fewstep.studio.showing import progress_html
-from fewstep.studio.watching import Progress, Stops
+from fewstep.studio.watching import Done, Progress, Stops
 
+T = TypeVar("T")
 STOPS = Stops()
 # Two visitors' work at a time, whatever it is: a machine with more asks of it does none faster.
 WORK: dict[str, Any] = {"concurrency_id": "work", "concurrency_limit": 2, "show_progress": "hidden"}
@@ -153,6 +154,28 @@ def number(tab: str, name: str, value: float | None, label: str, width: int = 80
 def whole_of(value: Any) -> Any:
     """A number of the page as an int where it is whole; the request refuses everything else by its name."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def shown_as_it_goes(
+    status: Any, steps: Iterator[Progress | Done[T]], ended: Callable[[T], tuple[str, dict[Any, Any]]],
+    stopped: str = "stopped",
+) -> Updates:  # fmt: skip
+    """The updates of work that is followed: its line as it goes, and at the end what it gave.
+
+    Args:
+        status: the line.
+        steps: how far it is, and at the end what it gave, or None after a stop.
+        ended: what it gave as (the last line, updates of other widgets).
+        stopped: the last line after a stop.
+    """
+    for step in steps:
+        if isinstance(step, Progress):
+            yield {status: progress_html(step)}
+        elif step.value is None:
+            yield {status: progress_html(Progress(stopped), "stopped")}
+        else:
+            line, updates = ended(step.value)
+            yield {status: progress_html(Progress(line), "done"), **updates}
 
 
 @dataclass(frozen=True)

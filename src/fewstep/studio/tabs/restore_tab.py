@@ -9,6 +9,7 @@ from PIL import Image
 
 from fewstep.catalog import methods
 from fewstep.errors import ArgumentError, FewstepError
+from fewstep.restoration import Restored
 from fewstep.restoration.from_picture import DEGRADATIONS, write
 from fewstep.studio.bounds import number_in
 from fewstep.studio.folders import new_folder
@@ -24,6 +25,7 @@ from fewstep.studio.tabs.parts import (
     code_box,
     model_picker,
     number,
+    shown_as_it_goes,
     status_line,
     whole_of,
 )
@@ -92,23 +94,14 @@ class RestoreTab:
             method or "", whole_of(number_in("evaluations", evaluations or "")), whole_of(n), whole_of(seed),
         )  # fmt: skip
         yield {self.code: ask.code(), self.shown: "", self.files: gr.update(visible=False, value=None)}
-        for step in mended(ask, stop):
-            if isinstance(step, Progress):
-                yield {self.status: progress_html(step)}
-            elif step.value is None:
-                yield {self.status: progress_html(Progress("stopped"), "stopped")}
-            else:
-                stats = step.value.stats
-                line = f"{ask.n} samples, {stats.evaluations} evaluations each, {stats.seconds:.2f} s"
-                made = [
-                    *write(step.value, new_folder() / "restored.png"),
-                    ask.picture,
-                    *([ask.mask] if ask.mask else []),
-                ]
-                yield {
-                    self.status: progress_html(Progress(line), "done"), self.shown: restored_html(ask, step.value),
-                    self.files: gr.update(visible=True, value=[str(one) for one in made]),
-                }  # fmt: skip
+
+        def ended(result: Restored) -> tuple[str, dict[Any, Any]]:
+            made = [*write(result, new_folder() / "restored.png"), ask.picture, *([ask.mask] if ask.mask else [])]
+            line = f"{ask.n} samples, {result.stats.evaluations} evaluations each, {result.stats.seconds:.2f} s"
+            files = gr.update(visible=True, value=[str(one) for one in made])
+            return line, {self.shown: restored_html(ask, result), self.files: files}
+
+        yield from shown_as_it_goes(self.status, mended(ask, stop), ended)
 
 
 def _source() -> Source:

@@ -13,7 +13,7 @@ from fewstep.plan import Plan
 from fewstep.studio.bounds import number_in
 from fewstep.studio.folders import new_folder
 from fewstep.studio.models import Model
-from fewstep.studio.showing import plan_html, progress_html
+from fewstep.studio.showing import plan_html
 from fewstep.studio.tabs.compare_tab import guided
 from fewstep.studio.tabs.parts import (
     LONG,
@@ -23,10 +23,10 @@ from fewstep.studio.tabs.parts import (
     code_box,
     model_picker,
     number,
+    shown_as_it_goes,
     status_line,
     whole_of,
 )
-from fewstep.studio.watching import Progress
 from fewstep.studio.work.refining import Refine, refined
 from fewstep.tuning.report import report
 
@@ -52,19 +52,16 @@ class TuneTab:
             self.code: ask.code(), self.shown: "", self.plan: "",
             self.save: gr.update(interactive=False, value=None),
         }  # fmt: skip
-        for step in refined(ask, stop):
-            if isinstance(step, Progress):
-                yield {self.status: progress_html(step)}
-            elif step.value is None:
-                yield {self.status: progress_html(Progress("stopped; nothing was kept"), "stopped")}
-            else:
-                file = new_folder() / f"tuned-{ask.evaluations}.json"
-                step.value.save(str(file))
-                yield {
-                    self.status: progress_html(Progress(str(report(step.value))), "done"),
-                    self.shown: gain_html(step.value), self.plan: plan_html(step.value),
-                    self.save: gr.update(interactive=True, value=str(file)),
-                }  # fmt: skip
+
+        def ended(plan: Plan) -> tuple[str, dict[Any, Any]]:
+            file = new_folder() / f"tuned-{ask.evaluations}.json"
+            plan.save(str(file))
+            return str(report(plan)), {
+                self.shown: gain_html(plan), self.plan: plan_html(plan),
+                self.save: gr.update(interactive=True, value=str(file)),
+            }  # fmt: skip
+
+        yield from shown_as_it_goes(self.status, refined(ask, stop), ended, "stopped; nothing was kept")
 
 
 def tune_tab() -> Any:

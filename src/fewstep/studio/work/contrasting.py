@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from fewstep.comparison import Comparison, compare
 from fewstep.errors import ArgumentError
 from fewstep.studio.bounds import RUNS, fits, whole
@@ -107,9 +109,9 @@ def comparison_html(ask: Contrast, result: Comparison) -> str:
     """The error curves, and a table with the pictures of every sampler."""
     denoiser = ask.model.load()
 
-    def strip(x: Any) -> str:
-        shown = denoiser.decode(x[:SHOWN].float()) if denoiser.latent else x[:SHOWN]
-        return picture_html(samples(shown.detach(), denoiser, len(shown)), "samples", 28 * len(shown))
+    def strip(x: Tensor) -> str:
+        shown = x[:SHOWN].detach()
+        return picture_html(samples(shown, denoiser, len(shown)), "samples", 28 * len(shown))
 
     rivals = [row.evaluations for row in result.rows if row.error is not None]
     best = {id(row) for row in result.best.values() if rivals.count(row.evaluations) > 1}

@@ -10,12 +10,11 @@ import torch
 from PIL import Image
 
 from fewstep.denoisers import Denoiser
-from fewstep.errors import ArgumentError
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.results import Output, Stats
 from fewstep.sampling import stream
-from fewstep.studio.bounds import fits, whole
+from fewstep.studio.bounds import fits, picture_shape, whole
 from fewstep.studio.guides import Chosen, guides_code, imports
 from fewstep.studio.models import MNIST, Model
 from fewstep.studio.showing import samples
@@ -111,7 +110,7 @@ def drawn(ask: Draw, stop: threading.Event) -> Iterator[Drawn]:
     fits(denoiser, ask.n)
     plan = ask.plan(denoiser)
     cond = ask.model.condition(denoiser, ask.n)
-    _check_pictures(denoiser)
+    picture_shape(denoiser)
     yield Drawn(Progress(f"{plan.steps} steps of {ask.n} pictures", 0.0), None, plan)
     began, shown, event = time.perf_counter(), 0.0, None
     options: dict[str, Any] = {"guides": [g.make() for g in ask.guides], "cond": cond, "seed": ask.seed}
@@ -137,12 +136,6 @@ def drawn(ask: Draw, stop: threading.Event) -> Iterator[Drawn]:
     with torch.no_grad():
         x = denoiser.decode(event.x)
     seeds = [(ask.seed, i) for i in range(ask.n)]
-    output = Output(x, Stats(event.evaluations, seconds), plan, seeds, limits=denoiser.limits)
+    output = Output(x, Stats(event.evaluations, seconds), plan, seeds, limits=denoiser.limits, model=denoiser.name)
     line = f"{ask.n} pictures, {event.evaluations} evaluations each, {seconds:.2f} s"
     yield Drawn(Progress(line, 1.0), samples(x, denoiser), plan, output)
-
-
-def _check_pictures(denoiser: Denoiser) -> None:
-    shape = denoiser.picture_shape
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise ArgumentError(f"the studio shows pictures, and this model's samples have the shape {shape}")

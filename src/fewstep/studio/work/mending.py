@@ -17,7 +17,7 @@ from fewstep.pictures import grid_of
 from fewstep.restoration import Restored
 from fewstep.restoration.from_picture import DEGRADATIONS, Job, fitted, read, restored
 from fewstep.sampling import sample
-from fewstep.studio.bounds import fits, number_in, real, whole
+from fewstep.studio.bounds import fits, number_in, picture_shape, real, whole
 from fewstep.studio.models import Model
 from fewstep.studio.showing import figure_html, samples
 from fewstep.studio.uploads import picture_of
@@ -105,7 +105,7 @@ def prepared(upload: str | Path, model: Model, folder: Path) -> tuple[Path, str]
     picture = picture_of(upload)
     target = folder / "picture.png"
     picture.save(target)
-    channels, height, width = _shape(denoiser)
+    channels, height, width = picture_shape(denoiser)
     small, done = fitted(read(target, channels, denoiser.limits), height, width)
     grid_picture(small[0], denoiser).save(target)
     return target, done
@@ -114,7 +114,7 @@ def prepared(upload: str | Path, model: Model, folder: Path) -> tuple[Path, str]
 def drawn_picture(model: Model, seed: int, folder: Path) -> Path:
     """A file with one sample of the model, to try restoring on."""
     denoiser = model.load()
-    _shape(denoiser)
+    picture_shape(denoiser)
     out = sample(denoiser, 1, steps=10, cond=model.condition(denoiser, 1), seed=whole("seed", seed))
     with torch.no_grad():
         grid_picture(denoiser.decode(out.x)[0], denoiser).save(folder / "picture.png")
@@ -146,13 +146,6 @@ def mask_file(bits: str, size: tuple[int, int], folder: Path) -> Path:
         raise ArgumentError(f"{what} was painted: paint the part of the picture that is to be filled in")
     Image.fromarray(np.where(painted, 0, 255).astype(np.uint8)).save(folder / "mask.png")
     return folder / "mask.png"
-
-
-def _shape(denoiser: Denoiser) -> tuple[int, int, int]:
-    shape = denoiser.picture_shape
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        raise ArgumentError(f"this model's samples are no pictures but {shape}")
-    return shape[0], shape[1], shape[2]
 
 
 def mended(ask: Mend, stop: threading.Event) -> Iterator[Progress | Done[Restored]]:
