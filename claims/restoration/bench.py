@@ -76,9 +76,10 @@ def solve(
     began = time.perf_counter()
     out = restore(patches().denoiser(path), measurement, method, evaluations=evaluations, samples=samples, **options)
     seconds, x = time.perf_counter() - began, out.x.double()
-    off = [(out.mean[0] - posterior.mean), out.std[0].flatten() - posterior.covariance.diagonal().sqrt()]
-    psnr = [10 * math.log10(4 / float((v - truth).square().mean())) for v in (out.mean, x)]
-    return Result(*(float(v.square().mean().sqrt()) for v in off), *psnr, seconds)
+    off, wide = out.mean[0] - posterior.mean, out.std[0].flatten() - posterior.covariance.diagonal().sqrt()
+    mean, deviation = (float(v.square().mean().sqrt()) for v in (off, wide))
+    psnr_mean, psnr = (10 * math.log10(4 / float((v - truth).square().mean())) for v in (out.mean, x))
+    return Result(mean, deviation, psnr_mean, psnr, seconds)
 
 
 def told(task_name: str, results: dict[str, Result]) -> str:

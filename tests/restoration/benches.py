@@ -2,7 +2,8 @@
 
 A sampler on Gaussian data with a linear measurement is affine in all noise that it draws.  So it is run in one batch on
 no noise and on every unit of noise alone: the first row is the mean, the others' differences to it the factor of the
-covariance.  No sampling error is left.
+covariance.  Guides on one-step solvers are affine in the state too, so a few steps at a time are enough.  No sampling
+error is left.
 """
 
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 
 from fewstep import VP
 from fewstep.noise import KeyedNoise
+from fewstep.program import Program
 from fewstep.restoration import Gaussian as Noise
 from fewstep.restoration import Mask, Measurement
 from fewstep.restoration.base import RestorationGuide
@@ -18,6 +20,8 @@ from fewstep.session import prepare
 from fewstep.worlds import Gaussian, GaussianMixture
 
 PATH = VP.from_betas("linear")
+# Steps that a guide's law takes in one batch, and the draws that a step makes at most.
+TOGETHER, DRAWS = 10, 2
 
 
 def b1(sigma=0.3, scale=1.0, y=1.5):
@@ -36,18 +40,16 @@ def b2():
 
 
 class Impulses(KeyedNoise):
-    """Noise that is 0 but for one number of one draw, another in every row."""
+    """Noise of which every number of every draw is 1 in a row of its own and 0 elsewhere, from row `first` on."""
 
-    def __init__(self, shape, keys=None):
-        self.size, self.keys = int(torch.tensor(shape).prod()), keys
-        self.found = {}
-        super().__init__(0, range(1 if keys is None else 1 + len(keys) * self.size), shape, torch.float64, "cpu")
+    def __init__(self, shape, rows, first):
+        self.size, self.first, self.found = int(torch.tensor(shape).prod()), first, {}
+        super().__init__(0, range(rows), shape, torch.float64, "cpu")
 
     def _unit(self, key):
         x = torch.zeros(len(self.samples), self.size, dtype=torch.float64)
-        self.found.setdefault(key, None)
-        if self.keys is not None:
-            first = 1 + self.keys[key] * self.size
+        first = self.first + self.size * self.found.setdefault(key, len(self.found))
+        if len(x) > 1:
             x[first : first + self.size] = torch.eye(self.size, dtype=torch.float64)
         return x.reshape(-1, *self.shape)
 
@@ -64,29 +66,42 @@ class Impulses(KeyedNoise):
         pass
 
 
-def _run(world, restorer, path, noise, evaluations, solver, grid):
-    denoiser = world.denoiser(path)
-    rows = len(noise.samples)
-    if isinstance(restorer, RestorationGuide):
-        plan = restorer.plan(path, evaluations or restorer.budget, solver, grid)
-        session = prepare(denoiser, rows, plan=plan, guides=restorer.guides(), dtype=torch.float64)
-    else:
-        session = prepare(denoiser, rows, plan=restorer.opening(path), dtype=torch.float64)
-    start = noise.start() * session.program.plan.path.sigma(session.program.plan.times[0])
-    session = replace(session, noise=noise, start=start)
-    if isinstance(restorer, RestorationGuide):
-        for event in session.events():
-            x = event.x
-        return x
-    with torch.no_grad():
-        return restorer.run(session)[0]
+def guided_law(world, guide, path, evaluations, solver, grid):
+    """(mean, covariance) of a guide on a one-step solver, whose steps are affine in the state and in their noise."""
+    plan, size = guide.plan(path, evaluations or guide.budget, solver, grid), int(torch.tensor(world.shape).prod())
+    program = Program(plan, world.denoiser(path), guide.guides(), torch.float64)
+    assert plan.registers == ("x",)
+    mean = torch.zeros(size, dtype=torch.float64)
+    covariance = float(path.sigma(plan.times[0])) ** 2 * torch.eye(size, dtype=torch.float64)
+    for begin in range(0, plan.steps, TOGETHER):
+        noise = Impulses(world.shape, 1 + size + DRAWS * TOGETHER * size, 1 + size)
+        x = torch.zeros(len(noise.samples), size, dtype=torch.float64)
+        x[1 : 1 + size] = torch.eye(size)
+        run = program.start(x.reshape(-1, *world.shape), {}, noise)
+        with torch.no_grad():
+            for index in range(begin, min(begin + TOGETHER, plan.steps)):
+                program.step(run, index)
+        assert len(noise.found) <= DRAWS * TOGETHER
+        out = run.registers[0].flatten(1)
+        moved, drawn = (out[1:] - out[0]).split([size, len(out) - 1 - size])
+        mean = out[0] + mean @ moved
+        covariance = moved.mT @ covariance @ moved + drawn.mT @ drawn
+    return mean, covariance
 
 
 def law(world, restorer, evaluations=None, *, path=PATH, solver=None, grid=None):
     """(mean, covariance) of what a restorer gives on Gaussian data, without sampling error."""
-    counting = Impulses(world.shape)
-    _run(world, restorer, path, counting, evaluations, solver, grid)
-    keys = {key: number for number, key in enumerate(counting.found)}
-    x = _run(world, restorer, path, Impulses(world.shape, keys), evaluations, solver, grid).flatten(1)
+    if isinstance(restorer, RestorationGuide):
+        return guided_law(world, restorer, path, evaluations, solver, grid)
+
+    def run(noise):
+        session = prepare(world.denoiser(path), len(noise.samples), plan=restorer.opening(path), dtype=torch.float64)
+        start = noise.start() * path.sigma(session.program.plan.times[0])
+        with torch.no_grad():
+            return restorer.run(replace(session, noise=noise, start=start))[0].flatten(1)
+
+    counting = Impulses(world.shape, 1, 1)
+    run(counting)
+    x = run(Impulses(world.shape, 1 + len(counting.found) * counting.size, 1))
     factor = x[1:] - x[0]
     return x[0], factor.mT @ factor

@@ -88,3 +88,12 @@ def test_bad_arguments_are_refused():
     for options, message in (({"seen": 0.0}, "seen must lie"), ({"scale": -1.0}, "scale must be")):
         with pytest.raises(ArgumentError, match=message):
             restore(DENOISER, measured(), "ambient-dps", **options)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(torch.full((2,), 0.5), "zeros and ones"), ([1, 0], "zeros and ones"), (torch.ones(3), r"samples of \(2,\), got")],
+)
+def test_a_mask_that_is_none_is_refused(mask, message):
+    with pytest.raises(ArgumentError, match=message):
+        restore(DENOISER, measured(), "ambient-dps", mask=mask, evaluations=2)

@@ -39,12 +39,16 @@ def test_samples_mean_and_deviation_are_written(picture, tmp_path):
     assert read_recipe(str(out))["seeds"] == [[0, 0], [0, 1], [0, 2]]
     pixels = {n: np.asarray(Image.open(out.parent / n), float) for n in names}
     clean = np.asarray(Image.open(picture), float)
-    inner = pixels["r-mean.png"][1:-1, 1:-1]
+    inner = pixels["r-mean.png"]
+    assert all(p.shape[:2] == (32, 32) for n, p in pixels.items() if n != "r.png")
     assert np.abs(inner[:, :16] - clean[:, :16]).mean() < 8  # 255·0.02/2 is 2.6
     assert np.abs(inner[:, 16:] - clean[:, 16:]).mean() > 8
-    std = pixels["r-std.png"][1:-1, 1:-1]
+    std = pixels["r-std.png"]
     assert std[:, :16].mean() < 0.3 * std[:, 16:].mean()
-    assert np.all(pixels["r-seen.png"][1:-1, 17:-1] == 128)
+    assert np.all(pixels["r-seen.png"][:, 16:] == 128)
+    error = (pixels["r-mean.png"] - clean) ** 2
+    said = float(done.output.split("PSNR of the mean ")[1].split(" dB")[0])
+    assert said == pytest.approx(10 * np.log10(255**2 / error.mean()), abs=0.1)
 
 
 def test_ones_own_picture_with_a_mask(picture, tmp_path):
@@ -70,7 +74,8 @@ def test_ones_own_small_picture(picture, tmp_path):
     options = ("--own", "--degrade", "downsample:4", "--noise", 0, "--evaluations", 3, "--samples", 1)
     done = run(tmp_path / "small.png", *options, "--method", "ddnm", "--out", tmp_path / "s.png")
     assert done.exit_code == 0, done.output
-    back = np.asarray(Image.open(tmp_path / "s-mean.png"), float)[1:-1, 1:-1].reshape(8, 4, 8, 4, 3).mean((1, 3))
+    assert "PSNR" not in done.output
+    back = np.asarray(Image.open(tmp_path / "s-mean.png"), float).reshape(8, 4, 8, 4, 3).mean((1, 3))
     assert np.abs(back - np.asarray(small, float)).max() < 16
     assert np.abs(back - np.asarray(small, float)).mean() < 2
 
@@ -82,6 +87,15 @@ def test_a_picture_of_another_size_is_scaled_and_it_is_said(picture):
     assert said == "the middle 64×64 of 128×64 pixels was scaled to 32×32"
     assert float(small.mean()) == pytest.approx(float(wide[..., 32:96].mean()), abs=0.01)
     assert fitted(small, 32, 32)[0] is small
+
+
+def test_a_picture_is_turned_as_its_camera_says(picture, tmp_path):
+    image = Image.open(picture)
+    tag = image.getexif()
+    tag[274] = 6  # held upright: to be turned a quarter to the right
+    image.save(tmp_path / "turned.png", exif=tag)
+    straight, turned = (read(f, 3, (0.0, 1.0)) for f in (picture, tmp_path / "turned.png"))
+    assert torch.equal(turned, straight.rot90(-1, (2, 3)))
 
 
 def test_every_degradation_makes_a_measurement():
@@ -113,6 +127,8 @@ def test_the_help_has_an_example():
         (("--own", "--degrade", "downsample:4"), "must be 8×8"),
         (("--noise", "-1"), "sigma"),
         (("--mask", "none.png"), "cannot read"),
+        (("--mask", "none.png", "--degrade", "blur"), "neither --degrade nor --own"),
+        (("--own",), "--own needs --degrade"),
     ],
 )
 def test_bad_arguments_are_refused(picture, arguments, message):

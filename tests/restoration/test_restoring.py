@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from fewstep import VP
+from fewstep import VP, sample
 from fewstep.catalog import methods
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.planning import make_plan
@@ -14,6 +14,7 @@ from fewstep.restoration import (  # fmt: skip
     Blur,
     Gaussian,
     Mask,
+    Matrix,
     Measurement,
     PhaseRetrieval,
     Poisson,
@@ -21,6 +22,8 @@ from fewstep.restoration import (  # fmt: skip
     restore,
     restorer_named,
 )
+from fewstep.restoration.operators.matrix import dense_matrix
+from fewstep.restoration.restoring import budget_of
 from fewstep.worlds import Gaussian as GaussianWorld
 from fewstep.worlds import GaussianMixture
 from fewstep.worlds.masked import masked_denoiser
@@ -112,6 +115,39 @@ def test_any_object_with_the_three_names_is_an_operator():
     assert torch.allclose(ours, theirs, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["ddrm", "ddnm+", "ddnm", "dds", "lanpaint", "flowdps", "code", "red-diff"])
+def test_what_is_spent_unless_told(name):
+    assert restore(DENOISER, measured(), name).stats.evaluations == budget_of(name)
+
+
+def test_channels_that_are_measured_alike_are_decomposed_once():
+    """By the singular values of one channel, which are those of the whole picture three times."""
+    operator = Tomography(8, 5)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    measurement = Measurement.simulate(operator, x, Gaussian(0.1))
+    gram = dense_matrix(operator, (3, 8, 8))
+    e, v = torch.linalg.eigh(gram.mT @ gram)
+    want = (v @ torch.diag(1 / (e.clamp_min(0) + 0.3)) @ v.mT @ x.flatten(1).mT).mT
+    assert torch.allclose(measurement.spectral(lambda d: 1 / (d**2 + 0.3), x).flatten(1), want, atol=1e-9)
+    assert measurement.has_spectrum((3, 48, 48))
+    assert not measurement.has_spectrum((3, 64, 64))
+
+
+def test_ddrms_least_takes_what_is_hardly_measured_as_not_measured():
+    """As an operator that has 0 there."""
+    axes = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    world = GaussianWorld(torch.zeros(3), torch.eye(3) * 0.3)
+    full, cut = (Matrix(torch.diag(torch.tensor(d).double()) @ axes, (3,)) for d in ([1.0, 0.4, 0.02], [1.0, 0.4, 0.0]))
+    y = full.A(torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64))
+    common = {"evaluations": 12, "samples": 3, "dtype": torch.float64}
+    rough, exact, all_of_it = (
+        restore(world.denoiser(VP()), Measurement(op, y, Gaussian(0.1)), "ddrm", **common, **options).x
+        for op, options in ((full, {"least": 0.03}), (cut, {}), (full, {}))
+    )
+    assert torch.allclose(rough, exact, atol=1e-9)
+    assert not torch.allclose(rough, all_of_it, atol=1e-2)
+
+
 def test_ddrm_takes_a_grid_and_no_solver():
     out = restore(DENOISER, measured(), "ddrm", evaluations=6, grid="karras")
     want = make_plan(DENOISER.path, "ddim", "karras", 6).times
@@ -151,6 +187,18 @@ def test_noise_larger_than_the_data_is_said():
         restore(DENOISER, measured(5.0), "pgdm", evaluations=2)
 
 
+def test_samples_far_from_all_data_are_an_error_though_they_are_finite():
+    """Data of variance 4 with σ_y = 0.05, in float64."""
+    measurement = Measurement(
+        Mask(torch.tensor([1, 0])), torch.tensor([[1.5, 0.0]], dtype=torch.float64), Gaussian(0.05)
+    )
+    world = GaussianWorld(torch.zeros(2), 4 * torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
+    with pytest.raises(NumericalError, match=r"samples \[0\] \(1 of 1\) diverged, to .* within ±1"):
+        restore(
+            world.denoiser(VP.from_betas("linear")), measurement, "dps-likelihood", evaluations=200, dtype=torch.float64
+        )
+
+
 def test_a_run_that_diverges_ends_in_an_error():
     world = GaussianWorld(torch.zeros(2), 4.0)
     stiff = Measurement(Mask(torch.tensor([1, 0])), torch.tensor([[1.5, 0.0]]), Gaussian(0.005))
@@ -180,6 +228,9 @@ def test_a_run_that_diverges_ends_in_an_error():
         (lambda: restorer_named("dps-likelihood", measured(0.0)), "needs noise"),
         (lambda: restorer_named("daps", measured(0.0)), "needs noise"),
         (lambda: restorer_named("daps", measured(), chain="gibbs"), "chain"),
+        (lambda: restorer_named("daps", measured(), chain="exact", deviation=-0.1), "deviation"),
+        (lambda: restorer_named("ddrm", measured(), least=0.0), "least"),
+        (lambda: budget_of("dpss"), "did you mean"),
         (lambda: restorer_named("pgdm", measured(), scale=-1.0), "scale"),
         (lambda: restorer_named("ddrm", measured(), temperature=1.5), "temperature"),
         (lambda: restorer_named("flowdps", measured(), adjoint=True), "needs the length"),
@@ -193,3 +244,22 @@ def test_a_run_that_diverges_ends_in_an_error():
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ArgumentError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["dps", "pgdm", "dps-likelihood", "diffpir", "ambient-dps"])
+def test_the_derivative_of_a_guided_run_is_that_of_its_samples(name):
+    """Along a random direction of the start, by differences; the first step counts too."""
+    measurement = Measurement.simulate(Mask.half(4, 4), TRUTH[:1], Gaussian(0.1))
+    guides = restorer_named(name, measurement).guides()
+    generator = torch.Generator().manual_seed(5)
+    start, along, weight = torch.randn(3, 1, 1, 4, 4, dtype=torch.float64, generator=generator)
+    plan = make_plan(VP(), "ddim", torch.tensor([0.7, 0.4, 0.2], dtype=torch.float64))
+
+    def value(x, grad=False):
+        return (sample(model(name), start=x, plan=plan, guides=guides, seed=2, grad=grad).x * weight).sum()
+
+    leaf, h = start.clone().requires_grad_(), 1e-5
+    (slope,) = torch.autograd.grad(value(leaf, True), leaf)
+    want = float(value(start + h * along) - value(start - h * along)) / (2 * h)
+    assert abs(want) > 0.01
+    assert float((slope * along).sum()) == pytest.approx(want, rel=1e-4)

@@ -4,10 +4,10 @@ Every particle takes DPS steps towards what was measured so far.  At some steps 
 Σ_i N(ŷⁱ, σ²)/N about y, and the candidate a (a pixel, a column, …) with the largest
 
     published    Σ_i log Σ_j exp(+Σ_{k∈a} (ŷ_kⁱ − ŷ_kʲ)²/(2σ²))
-    entropy     −Σ_i log (1/N)·Σ_j exp(−Σ_{k∈a} (ŷ_kⁱ − ŷ_kʲ)²/(2σ²))/N
+    entropy     −Σ_i log (1/N)·Σ_j exp(−Σ_{k∈a} (ŷ_kⁱ − ŷ_kʲ)²/(2σ²))
 
-is measured.  The second bounds the belief's entropy from above (up to that of one N(·, σ²)); the first is what the
-paper and its code have.  For σ far above the spread of the guesses both rank candidates by the particles' variance;
+is measured.  The second bounds N times the belief's entropy from above (up to that of one N(·, σ²)); the first is what
+the paper and its code have.  For σ far above the spread of the guesses both rank candidates by the particles' variance;
 for a small one the first ranks by the most distant pair.
 """
 
@@ -107,13 +107,16 @@ class Looking(Guide):
             shown[:, one] = True
         return Taken(shown, tuple(torch.full((scenes,), one, device=self.scene.device) for one in self.given))
 
+    def needs_order(self) -> bool:
+        return True
+
     def answer(self, ask: Ask, x0: Tensor, state: Taken) -> tuple[Tensor, Taken]:
         off = self.measurement.residual(x0).flatten(1)
         if ask.index in self.steps:
             state = self._look(self.measurement.seen(x0).flatten(1) - off.detach(), state)
         seen = state.shown[self.scene][:, self.candidate]
         distance = torch.linalg.vector_norm(off * seen, dim=1)
-        slope = gradient_of(distance, ask.x, "ads", create_graph=not ask.x.is_leaf)
+        slope = gradient_of(distance, ask.x, "ads", create_graph=ask.differentiated)
         return x0 - self.scale / level_of(ask, "ads").alpha_next * slope, state
 
     def _look(self, guesses: Tensor, state: Taken) -> Taken:

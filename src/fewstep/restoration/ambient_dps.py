@@ -36,7 +36,8 @@ class KeptMask(Guide):
         mask: zeros and ones that broadcast against a sample, in place of a random one.
 
     Raises:
-        ArgumentError: a share out of its range; at the run, a denoiser that takes no mask.
+        ArgumentError: a share out of its range, or a mask of other values; at the run, a denoiser that takes no mask or
+            whose samples have another shape.
     """
 
     level: ClassVar[str] = "condition"
@@ -46,12 +47,24 @@ class KeptMask(Guide):
     def __post_init__(self) -> None:
         if not 0 < self.seen <= 1:
             raise ArgumentError(f"seen must lie in (0, 1], got {self.seen!r}")
+        mask = self.mask
+        if mask is not None and not (isinstance(mask, Tensor) and bool(((mask == 0) | (mask == 1)).all())):
+            raise ArgumentError("mask must be a tensor of zeros and ones")
 
     def init(self, denoiser: Denoiser, batch: int) -> Any:
         if not isinstance(denoiser, Masked):
             got = type(denoiser).__name__
             raise ArgumentError(f"ambient-dps needs a model that takes a mask (fewstep.denoisers.Masked), got {got}")
+        if self.mask is not None:
+            try:
+                self.mask.expand(denoiser.shape)
+            except RuntimeError:
+                shapes = f"samples of {tuple(denoiser.shape)}, got {tuple(self.mask.shape)}"
+                raise ArgumentError(f"mask must broadcast against {shapes}") from None
         return None
+
+    def needs_order(self) -> bool:
+        return self.mask is None
 
     def condition(self, ask: Ask, cond: Mapping[str, Any], state: Any) -> tuple[Mapping[str, Any], Any]:
         kept = self._draw(ask) if state is None else state
@@ -99,7 +112,7 @@ class AmbientDPS(RestorationGuide):
     def __post_init__(self) -> None:
         if not self.scale >= 0:
             raise ArgumentError(f"scale must be at least 0, got {self.scale!r}")
-        KeptMask(self.seen)
+        KeptMask(self.seen, self.mask)
 
     def guides(self) -> tuple[Guide, ...]:
         return (KeptMask(self.seen, self.mask), self)

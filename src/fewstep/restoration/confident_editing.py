@@ -50,7 +50,7 @@ class ConfidentEditing(RestorationLoop):
         ArgumentError: a parameter out of its range.
     """
 
-    budget: ClassVar[int] = 604
+    budget: ClassVar[int] = 603
     measurement: Measurement
     level: float = 0.5
     steps: int = 200

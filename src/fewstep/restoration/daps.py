@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
-from fewstep.loops.base import Walk, refuse_state_guides
+from fewstep.loops.base import Walk, refuse_ordered_guides
 from fewstep.paths import Path
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
@@ -53,7 +53,8 @@ class DAPS(RestorationLoop):
         chain: "langevin", "hmc" or "exact".
         moves: the steps of an inner chain, at least 1.
         step_size: η₀ > 0; stable below 2/(‖A‖²/τ² + 1/r²), so it goes with τ².
-        deviation: τ > 0, the noise that the chain believes in; the measurement's own unless given.  Published: 0.01.
+        deviation: τ > 0, the noise that the chain believes in; the measurement's own unless given, and for "exact" 0
+            too.  Published: 0.01.
         momentum: m in [0, 1), of "hmc".
         data_variance: s² > 0, the data's, that narrows the belief about x₀; ∞ as published.
         sigma_max: the first level, or the path's own if that is less.
@@ -87,6 +88,8 @@ class DAPS(RestorationLoop):
             raise ArgumentError("sigma_min, sigma_max, step_size and data_variance must be more than 0, sigmas rising")
         if not 0 <= self.momentum < 1:
             raise ArgumentError(f"momentum must lie in [0, 1), got {self.momentum!r}")
+        if self.deviation is not None and not 0 <= self.deviation < math.inf:
+            raise ArgumentError(f"deviation must be at least 0 and finite, got {self.deviation!r}")
         if self.chain == "exact":
             self.measurement.need_linear("daps with chain='exact'")
         elif self._tau() <= 0:
@@ -112,7 +115,7 @@ class DAPS(RestorationLoop):
 
     def run(self, session: Session) -> tuple[Tensor, Plan, Stats]:
         """Guess, draw, noise, at every level."""
-        refuse_state_guides(session, "daps")
+        refuse_ordered_guides(session, "daps")
         plan, walk, x = session.program.plan, Walk(session), session.start
         line, x0 = levels(plan.path, plan.times), session.start
         for i, ((alpha, sigma), (below, noise)) in enumerate(pairwise(line)):

@@ -25,7 +25,7 @@ from torch import Tensor
 from fewstep.catalog import method
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
-from fewstep.loops.base import Walk, refuse_ordered_guides
+from fewstep.loops.base import Walk, refuse_moving_guides, refuse_ordered_guides
 from fewstep.loops.picard import ParallelStats, _gathered
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -167,6 +167,7 @@ class DeepEquilibrium(RestorationLoop):
 
     def _chain(self, session: Session) -> Chain:
         refuse_ordered_guides(session, "deq")
+        refuse_moving_guides(session, "deq")
         return Chain(session, self.measurement, self.eta)
 
     def solve(self, chain: Chain, start: Tensor) -> tuple[Tensor, int]:

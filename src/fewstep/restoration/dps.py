@@ -36,7 +36,7 @@ def distance(measurement: Measurement, x0: Tensor) -> Tensor:
 
 def residual_gradient(ask: Ask, x0: Tensor, measurement: Measurement, who: str) -> Tensor:
     """∇_{x_t} of the distance, of x's shape."""
-    return gradient_of(distance(measurement, x0), ask.x, who, create_graph=not ask.x.is_leaf)
+    return gradient_of(distance(measurement, x0), ask.x, who, create_graph=ask.differentiated)
 
 
 @method(

@@ -54,5 +54,5 @@ class LikelihoodDPS(RestorationGuide):
         noise, y = self.measurement.noise, self.measurement.seen(x0)
         assert noise is not None
         log = -0.5 * (self.measurement.residual(x0).square() / noise.variance(y)).flatten(1).sum(1)
-        push = gradient_of(log, ask.x, "dps-likelihood", create_graph=not ask.x.is_leaf)
+        push = gradient_of(log, ask.x, "dps-likelihood", create_graph=ask.differentiated)
         return x0 + along_score(ask, push, self.scale), state

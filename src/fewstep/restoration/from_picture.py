@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from fewstep.denoisers import Denoiser
+from fewstep.denoisers.classes import classes_of, labelled
+from fewstep.denoisers.reported import reported
 from fewstep.errors import ArgumentError, unknown
 from fewstep.pictures import grid_of
 from fewstep.restoration.measurement import Measurement
@@ -77,7 +79,7 @@ def degradation(text: str, height: int, width: int) -> Operator:
 
 
 def read(file: Path, channels: int, limits: tuple[float, float]) -> Tensor:
-    """A picture file as (1, channels, height, width) within the limits, float64.
+    """A picture file as (1, channels, height, width) within the limits, float64, turned upright as cameras say.
 
     Raises:
         ArgumentError: it is no picture, or a state of `channels` numbers a pixel is none.
@@ -86,7 +88,7 @@ def read(file: Path, channels: int, limits: tuple[float, float]) -> Tensor:
         raise ArgumentError(f"pictures have 1 or 3 channels; this model's samples have {channels}")
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.float64)
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"), np.float64)
     except OSError as error:
         raise ArgumentError(f"cannot read the picture {file}: {error}") from error
     low, high = limits
@@ -125,6 +127,13 @@ class Job:
     mask: Path | None = None
     own: bool = False
     noise: float = 0.05
+
+    def truth(self, denoiser: Denoiser) -> Tensor | None:
+        """The clean picture in the model's size, (1, *shape); None where the user's own is degraded already."""
+        if self.own or self.mask is not None:
+            return None
+        channels, height, width = denoiser.picture_shape
+        return fitted(read(self.picture, channels, denoiser.limits), height, width)[0]
 
     def measurement(self, denoiser: Denoiser, seed: int = 0) -> tuple[Measurement, str]:
         """(what was measured, what was done to the picture in words).
@@ -171,29 +180,20 @@ def restored(
         samples, options: as in `restore`.
     """
     measurement, done = job.measurement(denoiser, options.get("seed", 0))
-    cond = None
-    if "label" in denoiser.null:
-        cond = {"label": [denoiser.null["label"] if label is None else label] * samples}
-    elif label is not None:
-        raise ArgumentError("this model has no classes, so it takes no label")
-    raw = denoiser.raw
-
-    def told(x: Tensor, *rest: Any, **named: Any) -> Tensor:
-        if tell is not None:
-            tell(len(x) / samples)
-        return raw(x, *rest, **named)
-
-    denoiser.raw = told  # type: ignore[method-assign]
-    try:
-        return restore(denoiser, measurement, method, samples=samples, cond=cond, **options), done
-    finally:
-        del denoiser.raw
+    cond, classes = labelled(denoiser, samples, None if label is None else [label]), classes_of(denoiser)
+    if label is None and classes is not None:
+        cond = {classes[0]: [classes[1]] * samples}
+    if tell is not None:
+        told = tell
+        denoiser = reported(denoiser, lambda rows: told(rows / samples))
+    return restore(denoiser, measurement, method, samples=samples, cond=cond, **options), done
 
 
 def write(out: Restored, file: Path) -> list[Path]:
     """Write the samples with their recipe, and beside them what was seen (where it is a picture), mean and deviation.
 
-    The deviation is the channels' mean, white where it is largest.
+    The deviation is the channels' mean, white where it is largest.  Those of one picture have its size; several stand
+    in a grid.
     """
     assert out.measurement is not None
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -206,5 +206,8 @@ def write(out: Restored, file: Path) -> list[Path]:
     files = [file]
     for name, (values, limits) in maps.items():
         files.append(file.with_name(f"{file.stem}-{name}.png"))
-        grid_of(values, limits).save(files[-1])
+        side_by_side = grid_of(values, limits)
+        width, height = side_by_side.size
+        alone = len(values) == 1  # without the grid's line around it
+        (side_by_side.crop((1, 1, width - 1, height - 1)) if alone else side_by_side).save(files[-1])
     return files

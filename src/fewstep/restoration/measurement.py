@@ -166,7 +166,11 @@ class Measurement:
     def has_spectrum(self, shape: Sequence[int]) -> bool:
         """Whether functions of the operator's singular values can be applied to samples of that shape."""
         known = hasattr(self.operator, "spectral") or hasattr(self.operator, "V_adjoint")
-        return self.linear and (known or math.prod(shape) <= DENSE)
+        return self.linear and (known or math.prod(self._alike(shape)) <= DENSE)
+
+    def _alike(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of what is measured by itself: one channel where all are measured alike, else the whole sample."""
+        return (1, *shape[1:]) if getattr(self.operator, "by_channel", False) else tuple(shape)
 
     def spectral(self, function: Function, x: Tensor) -> Tensor:
         """V diag(f(d)) Vᵀ x, (batch, *shape), for f from singular values to factors.
@@ -180,10 +184,10 @@ class Measurement:
         if hasattr(operator, "V_adjoint"):  # deepinv's decomposable physics
             mask = operator.mask if isinstance(operator.mask, Tensor) else torch.as_tensor(operator.mask)
             return operator.V(function(mask.abs().to(x)) * operator.V_adjoint(x))
+        shape = self._alike(x.shape[1:])
         if not self._decomposed:
-            rows = dense_matrix(operator, x.shape[1:])
-            self._decomposed.append(Matrix(rows, x.shape[1:]))
-        return self._decomposed[0].spectral(function, x)
+            self._decomposed.append(Matrix(dense_matrix(operator, shape), shape))
+        return self._decomposed[0].spectral(function, x.reshape(-1, *shape)).reshape(x.shape)
 
     def pull(self, residual: Tensor, spread: float, sigma: float | None = None) -> Tensor:
         """Aᵀ(spread·A Aᵀ + σ_y² I)⁻¹ residual, of x's shape.

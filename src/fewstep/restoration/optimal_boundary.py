@@ -121,7 +121,7 @@ class OptimalBoundary(RestorationLoop):
             found = self.search(program.denoiser, program.guides, session.noise.seed, program.dtype, program.device)
             shared, spent = found.start, found.evaluations
         if shared.shape != (1, *program.denoiser.shape):
-            raise ArgumentError(f"start must be (1, {program.denoiser.shape}), got {tuple(shared.shape)}")
+            raise ArgumentError(f"start must be {(1, *program.denoiser.shape)}, got {tuple(shared.shape)}")
         start = shared.to(session.start).expand_as(session.start)
         program = Program(
             program.plan, program.denoiser, [*program.guides, *self._guides(self.measurement)], program.dtype,

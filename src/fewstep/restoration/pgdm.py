@@ -10,12 +10,13 @@ A(A†(A x)) = A x and no noise, is taken as A†y − A†A x̂₀.  This is th
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.guidance import Ask
-from fewstep.guidance.gradient import along_score, gradient_of
+from fewstep.guidance.gradient import along_score
 from fewstep.restoration.base import RestorationGuide, level_of, posterior_variance
 from fewstep.solvers import Solver
 
@@ -54,12 +55,14 @@ class PGDM(RestorationGuide):
         return "ddpm"
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
-        here, measurement, seen = level_of(ask, "pgdm"), self.measurement, x0.detach()
+        here, measurement = level_of(ask, "pgdm"), self.measurement
+        # Where the run is differentiated what is pulled back depends on x too.
+        seen = x0 if ask.differentiated else x0.detach()
         spread = posterior_variance(here.alpha, here.sigma, self.data_variance)
         if measurement.linear:
             pulled = measurement.pull(measurement.residual(seen), spread)
         else:
             y = measurement.seen(seen)
             pulled = (measurement.project(y) - measurement.project(measurement.operator.A(seen))) / spread
-        push = gradient_of((x0 * pulled).flatten(1).sum(1), ask.x, "pgdm", create_graph=not ask.x.is_leaf)
+        (push,) = torch.autograd.grad(x0, ask.x, pulled, create_graph=ask.differentiated, retain_graph=True)
         return x0 + along_score(ask, push, self.scale * (here.alpha**2 if self.published else 1.0)), state

@@ -67,5 +67,5 @@ class PSLD(RestorationGuide):
         return total
 
     def answer(self, ask: Ask, x0: Tensor, state: Any) -> tuple[Tensor, Any]:
-        slope = gradient_of(self.loss(x0), ask.x, "psld", create_graph=not ask.x.is_leaf)
+        slope = gradient_of(self.loss(x0), ask.x, "psld", create_graph=ask.differentiated)
         return x0 - slope / level_of(ask, "psld").alpha_next, state

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.catalog import methods
+from fewstep.catalog import Method, methods
 from fewstep.denoisers import Denoiser
-from fewstep.errors import ArgumentError, unknown
+from fewstep.errors import ArgumentError, NumericalError, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
 from fewstep.restoration.base import RestorationGuide, RestorationLoop
@@ -19,6 +19,9 @@ from fewstep.restoration.measurement import Measurement
 from fewstep.results import Output
 from fewstep.sampling import sample
 from fewstep.solvers import Solver
+
+# Samples so many times farther from 0 than data have diverged.
+FAR = 1e4
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,24 @@ class Restored(Output):
         return self._by_row().std(1, correction=min(1, self._by_row().shape[1] - 1))
 
 
+def _row(name: str) -> tuple[Method, Any]:
+    """(the catalogue's row of a restorer, its class)."""
+    rows = {m.name: m for m in methods() if m.family == "restoration"}
+    if not isinstance(name, str) or name not in rows:
+        raise unknown("restoration method", name, rows)
+    return rows[name], getattr(import_module(rows[name].module), rows[name].symbol)
+
+
+def budget_of(name: str) -> int:
+    """The network evaluations a sample that a method spends unless told how many: those of its paper.
+
+    Raises:
+        ArgumentError: the name is unknown; the nearest names are offered.
+    """
+    row, made = _row(name)
+    return int(dict(row.arguments).get("steps", made.budget))
+
+
 def restorer_named(name: str, measurement: Measurement, **parameters: Any) -> RestorationGuide | RestorationLoop:
     """The method of that name in the catalogue, for a measurement.
 
@@ -59,11 +80,7 @@ def restorer_named(name: str, measurement: Measurement, **parameters: Any) -> Re
     Raises:
         ArgumentError: the name or a parameter is unknown; the nearest names are offered.
     """
-    rows = {m.name: m for m in methods() if m.family == "restoration"}
-    if name not in rows:
-        raise unknown("restoration method", name, rows)
-    row = rows[name]
-    made = getattr(import_module(row.module), row.symbol)
+    row, made = _row(name)
     try:
         restorer: RestorationGuide | RestorationLoop = made(measurement, **{**dict(row.arguments), **parameters})
     except TypeError as error:
@@ -79,6 +96,18 @@ def _check(denoiser: object, measurement: object, samples: object, evaluations: 
     for name, value in (("samples", samples), ("evaluations", 1 if evaluations is None else evaluations)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def _refuse_far(x: Tensor, limits: tuple[float, float]) -> None:
+    """Refuse samples that are so far from where data lie that the run can only have diverged."""
+    reach = max(abs(limits[0]), abs(limits[1]))
+    far = x.detach().flatten(1).abs().amax(1)
+    bad = (far > FAR * reach).nonzero().flatten().tolist()
+    if bad:
+        raise NumericalError(
+            f"the samples {bad[:8]}{' …' if len(bad) > 8 else ''} ({len(bad)} of {len(x)}) diverged, to "
+            f"{float(far.max()):.1e} where data lie within ±{reach:g}: take more evaluations or a smaller scale"
+        )
 
 
 def _on_grid(
@@ -133,6 +162,8 @@ def restore(
         NumericalError: the network answered with NaN or Inf, or the samples diverged.
     """
     _check(denoiser, measurement, samples, evaluations)
+    if grid is not None and not isinstance(grid, str) and not callable(grid):
+        raise ArgumentError(f"grid must be a name or a grid such as grids.Karras(), got {grid!r}")
     measurement.check(denoiser.picture_shape, denoiser.limits)
     seen = replace(measurement.repeated(samples), y=measurement.repeated(samples).y.to(device, dtype))
     seen = decoded(seen, denoiser)
@@ -148,5 +179,6 @@ def restore(
         out = loop(denoiser, rows, guides=guides, **common)
     with torch.no_grad():
         pictures = denoiser.decode(out.x)
+    _refuse_far(pictures, denoiser.limits)
     latents = out.x if denoiser.latent else None
     return Restored(**{**vars(out), "x": pictures, "latents": latents, "measurement": measurement})

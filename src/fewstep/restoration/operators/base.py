@@ -33,9 +33,14 @@ def inverse_square(d: Tensor) -> Tensor:
 
 
 class Operator(ABC):
-    """A degradation y = A(x)."""
+    """A degradation y = A(x).
+
+    `by_channel` says that every channel of a picture is measured by itself and like the others, so that the singular
+    values of one are those of all.
+    """
 
     linear: ClassVar[bool] = True
+    by_channel: ClassVar[bool] = False
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:

@@ -40,8 +40,9 @@ class Matrix(SpectralOperator):
                 f"matrix must be finite, ({math.prod(self.measured)}, {math.prod(self.shape)}), got {tuple(m.shape)}"
             )
         self.matrix = m
-        _, d, vt = torch.linalg.svd(m, full_matrices=True)
-        self.singular, self.vectors = torch.cat([d, d.new_zeros(len(vt) - len(d))]), vt.mT
+        _, d, vt = torch.linalg.svd(m, full_matrices=False)
+        # One 0 more stands for all directions that no row has a part in.
+        self.singular, self.vectors = torch.cat([d, d.new_zeros(1)]), vt.mT
 
     def A(self, x: Tensor) -> Tensor:
         return (x.flatten(1) @ self.matrix.to(x).mT).reshape(-1, *self.measured)
@@ -50,8 +51,9 @@ class Matrix(SpectralOperator):
         return (y.flatten(1) @ self.matrix.to(y)).reshape(-1, *self.shape)
 
     def spectral(self, function: Function, x: Tensor) -> Tensor:
-        v = self.vectors.to(x)
-        return (function(self.singular.to(x)) * (x.flatten(1) @ v) @ v.mT).reshape(x.shape)
+        v, factors = self.vectors.to(x), function(self.singular.to(x))
+        rest = factors[-1]
+        return rest * x + ((factors[:-1] - rest) * (x.flatten(1) @ v) @ v.mT).reshape(x.shape)
 
 
 def dense_matrix(operator: Any, shape: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ one.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Tomography(Operator):
     Raises:
         ArgumentError: no angle, or a size below 1.
     """
+
+    by_channel: ClassVar[bool] = True
 
     def __init__(self, size: int, angles: int | Tensor, span: float = 180.0) -> None:
         degrees = span * torch.arange(angles, dtype=torch.float64) / angles if isinstance(angles, int) else angles
