@@ -6,15 +6,18 @@ all deterministic samplers and spacings of diffusers and k-diffusion, found in t
 figure is the median RMSE to the model's own flow (100 steps of Heun), and the Fréchet distance, in a classifier's
 features, to many steps of the same model from other noises; peers that run on a VP path are shown the model in λ.
 
-    python benchmarks/tuned.py [mixtures] [mnist] [cifar10] [tuner …]      # parts not named are left as they are
+    python benchmarks/tuned.py [mixtures] [mnist] [cifar10] [tuner …] [family=NAME …]
+
+Parts not named are left as they are.  The file itself is what a stopped run goes on from: a tuner's row is written as
+soon as it is measured, with the date and the commit, and a row that stands there is kept unless the tuner is named.
 """
 
-import platform
+import re
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +25,7 @@ import ship_tables
 import torch
 from error_per_evaluation import PATH, PEERS, SPACINGS, TWICE, Row, best, error, k_rows, peer, peer_rows
 from rich.console import Console
+from sections import about
 from torch import Tensor
 
 import fewstep.tuning.problem as problems
@@ -34,13 +38,20 @@ from fewstep.noise import KeyedNoise
 from fewstep.plan import Plan
 from fewstep.tuning import Problem
 from fewstep.tuning.descent import mixtures
-from fewstep.tuning.tune import tuner_named
+from fewstep.tuning.single import tuner_named
+from fewstep.worlds import WorldDenoiser
 
 COUNTS = (4, 5, 6, 8, 10)
-JUDGED, NOISES = 128, 32
+JUDGED, NOISES, DATA = 128, 32, 1024
 FAMILIES = ("20 close modes", "20 modes", "20 separated modes", "variances from 100 to 0.03")
-# Families on which every tuner is run; the others compare what ships.
-TUNED = (0, 2)
+# The family on which every tuner is run; on the others those that take seconds, and two of ours.
+WHOLE, ELSEWHERE = 1, ("spectral", "trajectory")
+# Tuners that take a minute or more for a plan or two, cheap to dear, run at fewer counts; all others come before them.
+DEAR = (
+    "dc-solver", "timestep-aligner", "usf", "bespoke-rk1", "bespoke", "autodiffusion", "trajectory", "epd-plugin",
+    "epd", "gs", "worlds", "gas",
+)  # fmt: skip
+FEW = (4, 6, 10)
 MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
 RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
@@ -54,49 +65,74 @@ def ran(denoiser: Denoiser, plan: Plan, start: Tensor, exact: Tensor) -> float:
 
 
 def tuned(
-    name: str, count: int, seen: Denoiser, judge: tuple[Denoiser, Tensor, Tensor]
+    name: str, count: int, seen: WorldDenoiser, judge: tuple[Denoiser, Tensor, Tensor]
 ) -> tuple[str, float, int, float]:
     """(what to show, tuned error, evaluations spent, seconds) of one tuning."""
+    data = seen.world.sample(DATA, 1)
     try:
-        before = tuner_named(name).untuned(Problem(seen, count, samples=NOISES))
+        before = tuner_named(name).untuned(Problem(seen, count, data, samples=NOISES))
         began = time.perf_counter()
-        plan = tune(seen, count, method=name, samples=NOISES)
-        seconds, about = time.perf_counter() - began, plan.source["tuned"]
+        plan = tune(seen, count, method=name, data=data, samples=NOISES)
+        seconds, gained = time.perf_counter() - began, plan.source["tuned"]
     except FewstepError:
         return "–", float("inf"), 0, 0.0
     if plan.stochastic or plan.evaluations > count:
         return "–", float("inf"), 0, 0.0
     old, new = (ran(judge[0], p, *judge[1:]) for p in (before, plan))
-    kept = "" if about["went"] == 1 else f", {about['went']:.0%} of the way"
-    return f"{old:.2g} → {new:.2g}{kept}", new, about["spent"], seconds
+    kept = "" if gained["went"] == 1 else f", {gained['went']:.0%} of the way"
+    return f"{old:.2g} → {new:.2g}{kept}", new, gained["spent"], seconds
 
 
-def world_table(names: list[str], which: int) -> list[str]:
-    """The rows of one family of mixtures."""
+def tuner_row(
+    name: str, seen: WorldDenoiser, judge: tuple[Denoiser, Tensor, Tensor], peers: dict[int, tuple[str, float]]
+) -> str:
+    """A tuner's line of a family's table."""
+    cells = {count: tuned(name, count, seen, judge) for count in (FEW if name in DEAR else COUNTS)}
+    told = {
+        count: text if text == "–" else f"{text} (÷{peers[count][1] / after:.1f})"
+        for count, (text, after, _, _) in cells.items()
+    }
+    spent, seconds = (sum(cell[k] for cell in cells.values()) for k in (2, 3))
+    shown = " | ".join(told.get(count, "") for count in COUNTS)
+    return f"| {name} | {shown} | {spent:,} | {seconds:.0f} | {stamp()} |"
+
+
+def rows_at_hand(title: str) -> dict[str, str]:
+    """The lines of tuners in a family's table, by name; only those that say when they were measured."""
+    dated = (line for line in sections().get(title, []) if re.search(r"\| [\d-]{10}, \w+ \|$", line))
+    return {line.split(" | ")[0][2:]: line for line in dated}
+
+
+def world_table(names: list[str], again: list[str], which: int) -> Iterator[list[str]]:
+    """The rows of one family of mixtures, anew after every tuner.
+
+    Args:
+        names: of the tuners that are wanted here, cheap to dear.
+        again: of those that are measured also where a row of theirs is at hand.
+        which: the family.
+    """
+    title = FAMILIES[which]
     seen, judge = mixtures(PATH, 8, 2)[which][0], mixtures(PATH, 6, JUDGED)[which]
     rows = peer_rows(*judge, COUNTS) + k_rows(*judge, COUNTS)
     peers = {count: best(rows, count) for count in COUNTS}
-    lines = [
-        f"## {FAMILIES[which]}", "", f"| | {' | '.join(map(str, COUNTS))} | evaluations spent | seconds |",
-        "|---|" + "---|" * (len(COUNTS) + 2),
-        "| best peer | " + " | ".join(f"{e:.2g} ({n})" for n, e in peers.values()) + " | | |",
+    head = [
+        f"| | {' | '.join(map(str, COUNTS))} | evaluations spent | seconds | measured |",
+        "|---|" + "---|" * (len(COUNTS) + 3),
+        "| best peer | " + " | ".join(f"{e:.2g} ({n})" for n, e in peers.values()) + " | | | |",
     ]  # fmt: skip
     for solver, grid in UNTUNED:
         found = [ran(judge[0], make_plan(PATH, solver, grid, evaluations=count), *judge[1:]) for count in COUNTS]
-        lines.append(f"| {solver}, {grid} | " + " | ".join(f"{e:.2g}" for e in found) + " | | |")
+        head.append(f"| {solver}, {grid} | " + " | ".join(f"{e:.2g}" for e in found) + " | | | |")
     shipped = [ran(judge[0], make_plan(PATH, "auto", evaluations=count), *judge[1:]) for count in COUNTS]
     told = (f"{e:.2g} (÷{peers[c][1] / e:.1f})" for e, c in zip(shipped, COUNTS, strict=True))
-    lines.append("| **auto** (shipped) | " + " | ".join(told) + " | 0 | 0 |")
-    for name in names if which in TUNED else []:
-        console.print(f"{FAMILIES[which]}: {name}")
-        cells = [tuned(name, count, seen, judge) for count in COUNTS]
-        told = (
-            text if text == "–" else f"{text} (÷{peers[count][1] / after:.1f})"
-            for (text, after, _, _), count in zip(cells, COUNTS, strict=True)
-        )
-        spent, seconds = (sum(cell[k] for cell in cells) for k in (2, 3))
-        lines.append(f"| {name} | {' | '.join(told)} | {spent:,} | {seconds:.0f} |")
-    return lines
+    head.append("| **auto** (shipped) | " + " | ".join(told) + " | 0 | 0 | |")
+    known = rows_at_hand(title)
+    order = sorted({*known, *names}, key=lambda n: (n in DEAR, DEAR.index(n) if n in DEAR else 0, n))
+    for name in [None, *(n for n in order if n in names and (n in again or n not in known))]:
+        if name is not None:
+            console.print(f"{title}: {name}")
+            known[name] = tuner_row(name, seen, judge, peers)
+        yield [*head, *(known[n] for n in order if n in known)]
 
 
 def shown_to_peers(denoiser: Denoiser, labels: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -148,7 +184,7 @@ def model_table(name: str) -> list[str]:
     errors = {label: [problem.error(plan, start, ends) for plan in plans] for label, plans in kinds.items()}
     head = [f"| | {' | '.join(map(str, COUNTS))} |", "|---|" + "---|" * len(COUNTS)]
     lines = [
-        f"## {name}", "", f"Median RMSE to the model's flow, {FLOWN} noises.", "", *head,
+        f"Median RMSE to the model's flow, {FLOWN} noises.", "", *head,
         "| best peer | " + " | ".join(f"{e:.2g} ({label})" for label, e in peers.values()) + " |",
     ]  # fmt: skip
     for label, found in errors.items():
@@ -187,16 +223,27 @@ def model_table(name: str) -> list[str]:
     return [*lines, f"| **auto** (shipped) | {' | '.join(told)} |"]
 
 
-def written(sections: dict[str, list[str]]) -> None:
-    """Write the file with some sections new and the others as they were; part by part, so that a kill loses little."""
+def stamp() -> str:
+    """When, and after which commit."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return f"{date.today()}, {commit}"
+
+
+def sections() -> dict[str, list[str]]:
+    """The lines of every section that the file has, by title."""
     old = FILE.read_text(encoding="utf8").split("\n## ")[1:] if FILE.is_file() else []
-    known = {text.split("\n", 1)[0]: ("## " + text).strip().split("\n") for text in old}
-    known.update(sections)
+    return {text.split("\n", 1)[0]: ("## " + text).strip().split("\n") for text in old}
+
+
+def written(title: str, lines: list[str]) -> None:
+    """Write the file with one section new and the others as they were, so that a kill loses little."""
+    known = {**sections(), title: [f"## {title}", "", *lines, "", about()]}
     head = [
         "# Tuned plans", "",
         f"Worlds: median over {JUDGED} samples of the RMSE to the exact flow, in 64 dimensions, on a mixture that no "
-        f"tuning saw. Tuners saw another mixture of the family, {NOISES} noises of it: untuned → tuned, how far it "
-        "paid to go, and in brackets how many times smaller than the best peer's. Cost: of all columns together. "
+        f"tuning saw. Tuners saw another mixture of the family, {NOISES} noises and {DATA:,} samples of it: untuned → "
+        "tuned, how far it paid to go, and in brackets how many times smaller than the best peer's. Cost: of all "
+        f"columns together; of a tuner that takes long only {', '.join(map(str, FEW))} evaluations are measured. "
         "Models: auto in brackets against the best peer, found on the model itself.",
     ]  # fmt: skip
     order = [name for name in (*FAMILIES, *MODELS) if name in known]
@@ -210,17 +257,17 @@ def main(arguments: list[str]) -> None:
     problems.reference_ends = ship_tables.remembered
     everything = [m.name for m in methods() if m.family == "tuning"]
     parts = [a for a in arguments if a in ("mixtures", *MODELS)] or ["mixtures", *MODELS]
-    names = [a for a in arguments if a in everything] or everything
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    stamp = f"{date.today()}, after commit {commit}, {platform.machine()} CPU, one thread, torch {torch.__version__}"
+    again = [a for a in arguments if a in everything]
+    families = [a.removeprefix("family=") for a in arguments if a.startswith("family=")] or list(FAMILIES)
     for part in parts:
-        made: list[tuple[str, Callable[[], list[str]]]] = [(part, lambda part=part: model_table(part))]
-        if part == "mixtures":
-            made = [(f, lambda w=w: world_table(names, w)) for w, f in enumerate(FAMILIES)]
-        for title, make in made:
-            began = time.perf_counter()
-            lines = make()
-            written({title: [*lines, "", f"{stamp}; {time.perf_counter() - began:.0f} s."]})
+        if part != "mixtures":
+            written(part, model_table(part))
+            continue
+        for which, title in enumerate(FAMILIES):
+            quick = [n for n in everything if which == WHOLE or n in ELSEWHERE or n not in DEAR]
+            if title in families:
+                for lines in world_table([n for n in quick if not again or n in again], again, which):
+                    written(title, lines)
     print(FILE.read_text(encoding="utf8"))
 
 

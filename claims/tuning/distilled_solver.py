@@ -15,7 +15,7 @@ COUNTS = (5, 8, 10, 20)
 
 def _errors(denoiser: Denoiser, base: str, teacher: str) -> list[tuple[int, float, float, float]]:
     """Evaluations, and median RMSE to the exact flow on noises not seen: before, as fitted, and as `tune` settles."""
-    problem, tuner = Problem(denoiser, 2, samples=128), DistilledSolver(base, teacher=teacher)
+    problem, tuner = Problem(denoiser, 2, samples=128), DistilledSolver(base, teacher=teacher, reweighted=0)
     start, ends = problem.pairs(128, part=0)
     return [(n, *tuned_errors(tuner, problem, start, ends, n)) for n in COUNTS]
 

@@ -4,16 +4,17 @@ from claims import Measured, claim
 from claims.tuning.worlds import told_gains, tuned_errors, world
 from fewstep import VE
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.tune import tuner_named
+from fewstep.tuning.single import tuner_named
 
 PAPER = "On Accelerating Diffusion-Based Sampling Process via Improved Integration Approximation"
+PUBLISHED = {"towards": "step", "reweighted": 0}
 NAMES = {1: "overlapping modes", 2: "separated modes", 3: "scales like pictures"}
 
 
 def _errors(name: str, which: int, evaluations: int) -> tuple[float, float, float]:
     """The untuned error, that of what was fitted, and that of what `tune` makes of both, on noises not seen."""
     denoiser, start, ends = world(VE(), which)
-    return tuned_errors(tuner_named(name), Problem(denoiser, evaluations), start, ends, evaluations)
+    return tuned_errors(tuner_named(name, **PUBLISHED), Problem(denoiser, evaluations), start, ends, evaluations)
 
 
 def _table(name: str, counts: tuple[int, ...]) -> tuple[str, list[bool], int]:

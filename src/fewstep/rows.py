@@ -39,7 +39,7 @@ class Row:
     """A step, ready: terms (index into registers ⊕ answers ⊕ noises, coefficient) for each register written."""
 
     questions: list[Question]
-    writes: list[tuple[int, list[Term]]]
+    writes: Writes
     draws: int
     lam: tuple[float, float]
     t: Tensor

@@ -11,6 +11,7 @@ from fewstep import VE, VP, Flow, make_plan, sample, tune
 from fewstep.aliases import from_alias
 from fewstep.errors import ArgumentError
 from fewstep.grids import Beta, Karras, Uniform
+from fewstep.tuning.beta_sampling import SHAPES, BetaSampling
 from fewstep.tuning.descent import mixtures
 from fewstep.tuning.spectral_change import spectral_change
 
@@ -97,6 +98,18 @@ def test_change_is_counted_where_it_is():
 @pytest.mark.parametrize("path", [VP(), Flow()], ids=lambda p: p.kind)
 def test_it_gains_over_uniform_steps_at_no_evaluation(path):
     denoiser = world(path)
-    about = tune(denoiser, 10, method="beta", samples=24, settle=False).source["tuned"]
+    about = tune(denoiser, 10, method=BetaSampling(a=0.6, b=0.6), samples=24, settle=False).source["tuned"]
     assert about["after"] < 0.9 * about["before"]
     assert (about["spent"], about["untuned"]) == (0, "ddim, uniform")
+
+
+def test_shapes_are_tried_and_the_middle_is_taken_where_it_is_better():
+    denoiser = mixtures(VP(), 8, 1)[3][0]
+    about = tune(denoiser, 6, method="beta", samples=24, settle=False).source["tuned"]
+    assert about["after"] < 0.95 * about["before"]
+    assert about["spent"] == len(SHAPES) * 6 * 24
+    known = tune(denoiser, 6, method=BetaSampling(a=0.6, b=0.6), samples=24, settle=False).source["tuned"]
+    assert known["after"] > known["before"]
+    for options in ({"a": 0.6}, {"a": 0.0, "b": 1.0}):
+        with pytest.raises(ArgumentError, match="a"):
+            BetaSampling(**options)

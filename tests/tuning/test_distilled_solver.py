@@ -81,7 +81,7 @@ def test_the_gain_on_gaussian_data_is_the_known_one():
 @pytest.mark.parametrize(("base", "path"), [("ddim", Flow()), ("heun", PATH), ("dpm-solver++", PATH)])
 def test_a_row_misses_nothing_along_its_direction(base, path):
     problem = Problem(tanh(path), 5, samples=16)
-    tuner = DistilledSolver(base, pieces=4)
+    tuner = DistilledSolver(base, pieces=4, reweighted=0)
     plan, start = tuner.untuned(problem), problem.starts(16, part=1)
     tuned = tuner(problem)
     pushes = torch.tensor(tuned.source["pushes"], dtype=torch.float64)
@@ -115,7 +115,18 @@ def test_it_gains_on_noises_that_it_never_saw():
         assert problem.error(plan, start, ends) < problem.error(before, start, ends) / 1.5
 
 
+@pytest.mark.parametrize("which", [1, 2])
+def test_the_median_gains_where_modes_lie_apart_only_if_samples_gone_astray_count_less(which):
+    problem = Problem(mixtures(PATH, 8, 2)[which][0], 8, samples=32)
+    start, ends = problem.pairs(64, part=0)
+    before = problem.error(DistilledSolver().untuned(problem), start, ends)
+    assert problem.error(DistilledSolver()(problem), start, ends) < before / 1.5
+    assert problem.error(DistilledSolver(reweighted=0)(problem), start, ends) > before
+
+
 def test_bad_arguments_are_refused():
+    with pytest.raises(ArgumentError, match="reweighted must be"):
+        DistilledSolver(reweighted=-1)
     with pytest.raises(ArgumentError, match="reads must be"):
         DistilledSolver(reads="v")
     with pytest.raises(ArgumentError, match="draws no noise and asks once a row"):

@@ -7,6 +7,7 @@ from fewstep import CFG, VP, make_plan, sample, wrap
 from fewstep.errors import ArgumentError
 from fewstep.solvers.predictor_corrector import PredictorCorrector
 from fewstep.tuning.dynamic_compensation import Cascade, DynamicCompensation, compensated
+from fewstep.tuning.pairs import off
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.teacher import refined, taught
 from fewstep.worlds import GaussianMixture
@@ -88,13 +89,13 @@ def test_each_ratio_brings_the_corrected_state_to_the_teachers():
     states = taught(problem, "ddim", times, start, 4)
     for row in (2, 3, 4):
 
-        def off(change, row=row):
+        def missed(change, row=row):
             other = ratios.clone()
             other[row] += change
             plan = compensated(PATH, times, other, tuner.base, None if row == 4 else row + 1)
-            return float((problem.run(plan, start) - states[row + 1]).square().mean())
+            return float(off(problem.run(plan, start), states[row + 1]))
 
-        assert off(0) <= min(off(0.05), off(-0.05))
+        assert missed(0) <= min(missed(0.05), missed(-0.05))
 
 
 @pytest.mark.parametrize("corrector", [2, 0])

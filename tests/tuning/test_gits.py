@@ -79,8 +79,23 @@ def test_it_gains_on_noises_not_seen(path, solver):
     plan = tune(world(path), 8, method=Gits(solver), samples=24, settle=False)
     about = plan.source["tuned"]
     assert about["after"] < 0.7 * about["before"]
-    assert about["spent"] == 60 * 24
+    tried = len(about["history"])
+    assert 1 < tried <= 16
+    assert about["spent"] == (60 + 8 * tried) * 24
     assert (plan.evaluations, plan.times[0], plan.times[-1]) == (8, 1, 0)
+
+
+def test_the_grid_that_is_taken_is_the_nearest_to_the_teacher_of_all_that_are_tried():
+    denoiser = mixtures(VP(), 8, 1)[3][0]
+    published, found, poor = (
+        (tuner(Problem(denoiser, 8, samples=24, budget=budget)))
+        for tuner, budget in ((Gits(gamma=1.15, metric="dev"), None), (Gits(), None), (Gits(), 60 * 24))
+    )
+    problem = Problem(denoiser, 8)
+    start, ends = problem.pairs(32, part=0)
+    assert problem.error(found, start, ends) < 0.8 * problem.error(published, start, ends)
+    # A budget for the teacher alone leaves the published ones.
+    assert torch.equal(poor.times, published.times)
 
 
 def test_solvers_of_several_evaluations_and_bad_arguments():

@@ -65,7 +65,7 @@ def test_it_makes_the_noise_at_the_end_of_a_step_that_of_its_start():
     variances = torch.tensor([0.3, 0.3], dtype=torch.float64)
     problem = Problem(Gaussian(torch.zeros(2, dtype=torch.float64), variances).denoiser(PATH), 2, samples=8)
     plan = make_plan(PATH, "ddim", torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64))
-    tuned = TimestepAligner(rounds=40, rate=0.05, batch=8).fit(problem, plan)
+    tuned = TimestepAligner(rounds=40, rate=0.05, batch=8, towards="noise").fit(problem, plan)
     # Noise is a number times the state here, ε̂ = g(t)·x with g = σ/(α²c + σ²): the told time has the right number.
     s, t = plan.times[:2]
 
@@ -91,7 +91,7 @@ def test_it_gains_at_few_steps_and_over_corrects_one_axis_at_many():
         ends = PATH.alpha(0.001) ** 2 * c + PATH.sigma(0.001) ** 2
         exact = start * (ends / (PATH.alpha(1.0) ** 2 * c + PATH.sigma(1.0) ** 2)).sqrt()
         plan = make_plan(PATH, "ddim", torch.linspace(1, 0.001, steps + 1, dtype=torch.float64))
-        tuned = TimestepAligner(rounds=20, rate=0.1, batch=32).fit(problem, plan)
+        tuned = TimestepAligner(rounds=20, rate=0.1, batch=32, towards="noise").fit(problem, plan)
         return [float((problem.run(one, start) - exact).square().sum(1).mean().sqrt()) for one in (plan, tuned)]
 
     before, after = errors([1.0, 0.1, 0.01], 5)

@@ -1,7 +1,8 @@
 """A tuning that is killed goes on and finds the same plan; budgets are kept; the report says what was gained."""
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -141,9 +142,13 @@ def test_a_tuned_plan_says_what_it_is_and_refuses_another_path(tmp_path):
     plan = tune(small(), 4, method=Greedy(), samples=16)
     plan.save(str(tmp_path / "p.json"))
     text = str(Plan.load(str(tmp_path / "p.json")))
-    assert "tuned: method greedy, path vp, shape [6], evaluations 4" in text
-    assert "before " in text
-    assert "after " in text
+    assert "tuned by greedy at 4 evaluations (vp path): median RMSE to the flow 0." in text
+    assert re.search(r" before \([^)]+\), 0\.\d+ after, on noises not seen", text)
+    assert re.search(r"[\d,]+ evaluations of the network and [\d.e-]+ s were spent, seed 0\n", text)
+    assert not re.search(r"\d\.\d{7}", text.split("step ")[0])
+    # A file may lack any of it.
+    bare = replace(plan, source={"tuned": {"method": "mine"}})
+    assert "tuned by mine at ? evaluations: median RMSE to the flow ? before" in str(bare)
     with pytest.raises(ArgumentError, match=r"the plan is for the path VP\(.*lives on Flow\(\): make or tune one"):
         sample(fewstep.wrap(lambda x, t: x, Flow(), "x0", shape=(6,)), 1, plan=plan)
     with pytest.raises(ArgumentError) as refused:
@@ -186,7 +191,7 @@ def test_the_command_writes_the_plan_and_says_what_it_gained(tmp_path):
     done = run(*given, "--out", out, "--plot", plot, "--checkpoint", tmp_path / "c")
     assert done.exit_code == 0, done.output
     assert "tuned by beta at 4 evaluations" in done.output
-    assert Plan.load(str(out)).source["tuned"]["spent"] == 16 * 199 + 6 * 16 * 4
+    assert Plan.load(str(out)).source["tuned"]["spent"] == (4 + 16) * 199 + 6 * 4 * 4 + 6 * 16 * 4
     assert plot.is_file()
     assert (tmp_path / "c").is_file()
     assert "Example: fewstep tune" in run("--help").output

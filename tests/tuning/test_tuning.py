@@ -15,6 +15,7 @@ from fewstep.solvers.free_multistep import free_multistep, table_of
 from fewstep.solvers.tuned import auto_plan, nearest_table, read_tables, shipped_tables, write_tables
 from fewstep.tuning.descent import Parameters, Spectral, Trajectory, Worlds, mixtures
 from fewstep.tuning.problem import Problem
+from fewstep.worlds import Gaussian
 
 
 @pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.kind)
@@ -140,8 +141,44 @@ def test_trajectory_tuning_counts_what_it_spends_and_keeps_its_budget():
     assert about["settled"] == "not measured: the budget did not allow it"
     assert about["after"] < about["before"]
     assert plan.evaluations == 4
-    with pytest.raises(ArgumentError, match="budget=1600 is too small: this method needs at least 1624"):
+    with pytest.raises(ArgumentError, match="budget=1600 is too small: this method needs at least 1656"):
         tune(denoiser, 4, method="trajectory", samples=8, budget=1600)
+
+
+def test_a_worlds_own_variances_are_the_spectrum_unless_one_is_given():
+    variances = torch.tensor([2.0, 0.5, 0.01], dtype=torch.float64)
+    problem = Problem(Gaussian(torch.zeros(3, dtype=torch.float64), variances).denoiser(VP()), 4)
+    assert torch.allclose(problem.spectrum(), variances, rtol=0.15)
+    assert problem.spent == 0
+    other = Problem(fewstep.wrap(lambda x, t: x, VP(), "x0", shape=(3,)), 4)
+    assert (other.spectrum().min(), len(other.spectrum())) == (1e-4, 48)
+    with pytest.raises(ArgumentError, match="depth must be"):
+        Spectral(depth=1)
+
+
+@pytest.mark.parametrize("evaluations", [4, 6])
+def test_spectral_gains_on_mixtures_of_their_own_variances(evaluations):
+    for denoiser, start, ends in mixtures(VP(), 8, 32)[1:4:2]:
+        problem = Problem(denoiser, evaluations)
+        before = problem.error(Spectral().untuned(problem), start, ends)
+        assert problem.error(Spectral(rounds=30)(problem), start, ends) < 0.85 * before
+
+
+def test_the_level_told_first_is_free_only_where_states_have_the_size_of_noise():
+    for path, free in ((VP(), True), (Flow(), True), (VE(), False)):
+        parameters = Parameters.like_two_m(path, 4).freed().hearing(-2.5)
+        assert (parameters.tells, len(parameters.free)) == (free, 3 + free)
+        told = parameters.found().ask_times[0]
+        assert float(path.lam(told)) == pytest.approx(-2.5 if free else float(path.lam(1.0)), abs=1e-6)
+
+
+def test_trajectory_goes_two_ways_and_on_with_the_better():
+    problem = Problem(fewstep.wrap(lambda x, t: 0.5 * torch.tanh(2 * x), Flow(), "x0", shape=(6,)), 4, samples=8)
+    Trajectory(rounds=8)(problem)
+    ways = [min(problem.state[name]["losses"]) for name in ("way 0", "way 1")]
+    better = problem.state["the better way"]["losses"]
+    assert better[0] == pytest.approx(min(ways))
+    assert min(better) <= min(ways) < problem.state["way 0"]["losses"][0]
 
 
 def test_a_loss_that_is_not_finite_is_refused():
@@ -149,11 +186,12 @@ def test_a_loss_that_is_not_finite_is_refused():
         Parameters.like_two_m(VP(), 3).descend(lambda plan: plan.times.sum() * math.nan, 3)
 
 
-@pytest.mark.parametrize("path", [VP(), VE(), Flow()], ids=lambda p: p.kind)
+@pytest.mark.parametrize("path", [VP(), VE(), Flow(), VP.from_betas("scaled_linear")], ids=lambda p: p.kind)
 def test_shipped_tables_beat_two_m_on_mixtures_that_no_tuning_saw(path):
     for evaluations in (5, 8):
         tuned, plain = auto_plan(path, evaluations), make_plan(path, "dpm-solver++", evaluations=evaluations)
         assert tuned.evaluations == evaluations
+        assert tuned.source["tuned"]["path"] == path.kind
         for denoiser, start, ends in mixtures(path, 6, 24):
             problem = Problem(denoiser, evaluations)
             assert problem.error(tuned, start, ends) < problem.error(plain, start, ends) / 3

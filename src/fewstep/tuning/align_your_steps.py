@@ -29,7 +29,6 @@ from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.tuning.levels import intervals, karras_levels, plan_on
 from fewstep.tuning.problem import Problem, Tuner
-from fewstep.worlds import WorldDenoiser
 
 PLACES = 11
 # Points of the table from which s is drawn; its trapezoids are exact to a thousandth.
@@ -205,13 +204,13 @@ class AlignYourSteps(Tuner):
 
     def _cost(self, problem: Problem, nodes: int) -> int:
         """The most that a sweep over so many nodes costs: two intervals a place, two answers a sample; and its runs."""
-        return nodes * PLACES * 2 * 2 * self.samples + nodes * problem.samples * problem.evaluations
+        answers = problem.run_cost(PLACES * 2 * 2, self.samples)
+        return nodes * (answers + problem.run_cost(problem.evaluations, problem.samples))
 
     def least(self, problem: Problem) -> int:
         """The flow's ends, data where none are given, and one run."""
-        given = problem.data is not None or isinstance(problem.denoiser, WorldDenoiser)
-        made = 0 if given else problem.pairs_cost(self.samples)
-        return problem.pairs_cost(problem.samples) + made + problem.samples * problem.evaluations
+        run = problem.run_cost(problem.evaluations, problem.samples)
+        return problem.pairs_cost(problem.samples) + problem.clean_cost(self.samples) + run
 
     def _first(self, problem: Problem, klub: Klub, error: Callable[[Tensor], float]) -> tuple[Tensor, float]:
         """The grid of `base` steps at which descent stopped, and the sampler's error there."""

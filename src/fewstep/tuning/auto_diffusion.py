@@ -15,7 +15,6 @@ and more of them every generation, up to the share that is wanted.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,6 @@ from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.tuning.levels import intervals
 from fewstep.tuning.problem import Problem, Tuner
-from fewstep.worlds import WorldDenoiser
 
 Candidate = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 # The published generation: 25 mutations and 15 crossovers of 50, 10 parents; the uniform grid's own mutations are few.
@@ -200,7 +198,7 @@ class AutoDiffusion(Tuner):
                     assert kept[len(tried)][0] == one
                     tried[one] = kept[len(tried)][1]
                     continue
-                if tried and not problem.left(species.steps * self.samples):
+                if tried and not problem.left(problem.run_cost(problem.evaluations, self.samples)):
                     return tried
                 plan = self._plan(problem.denoiser.path, species, one, names)
                 distance = frechet_distance(problem.run(plan, start).float().double(), data, self.features)
@@ -229,5 +227,4 @@ class AutoDiffusion(Tuner):
 
     def least(self, problem: Problem) -> int:
         """The data, where none are given, and one candidate."""
-        given: Any = problem.data is not None or isinstance(problem.denoiser, WorldDenoiser)
-        return (0 if given else problem.pairs_cost(self.samples)) + problem.evaluations * self.samples
+        return problem.clean_cost(self.samples) + problem.run_cost(problem.evaluations, self.samples)

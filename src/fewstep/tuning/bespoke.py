@@ -213,7 +213,7 @@ class Bespoke(Tuner):
 
     def least(self, problem: Problem) -> int:
         """The exact flow's own evaluations, and one round."""
-        return FINE * problem.samples + problem.evaluations * self.batch
+        return problem.run_cost(FINE, problem.samples) + problem.run_cost(problem.evaluations, self.batch)
 
     def __call__(self, problem: Problem) -> Plan:
         """The tuned plan."""
@@ -242,8 +242,8 @@ class Bespoke(Tuner):
             return self.bound(problem, numbers(), lines, rows)
 
         descend(
-            learned, loss, self.rounds, self.rate, problem=problem, generator=generator, more=problem.left,
-            keep_best=False,
+            learned, loss, self.rounds, self.rate, problem=problem, generator=generator, keep_best=False,
+            more=lambda: problem.left(problem.run_cost(problem.evaluations, self.batch)),
         )  # fmt: skip
         with torch.no_grad():
             return numbers().plan()

@@ -7,13 +7,16 @@ by the parabola in t through the last three kept answers (Zhao et al. 2024),
 
 and the replaced one is what the step predicts with, what is kept, and what the next corrector takes for the old answer.
 ρ = 1 is UniPC.  The ratios are searched one after another so that the state after the predictor and the next corrector
-is the teacher's.  Ratios for other numbers of evaluations and scales of guidance follow from known ones by regression,
+is the teacher's: the geometric mean over noises of the RMSE is least, and not the paper's mean square, which a single
+one of ten noises decides when it goes astray.  Ratios for other numbers of evaluations and scales of guidance follow
+from known ones by regression,
 
     ρ(step; n, w) = Σ_{a≤3, b≤2, c≤2} γ_abc·(step/n)^a·(w/12)^b·(n/50)^c.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,6 +30,7 @@ from fewstep.solvers.exponential_adams import Adams
 from fewstep.solvers.multistep_rows import Past, Rows
 from fewstep.solvers.predictor_corrector import PredictorCorrector
 from fewstep.tuning.adam import descend
+from fewstep.tuning.pairs import off
 from fewstep.tuning.problem import Problem, Tuner
 from fewstep.tuning.teacher import Prefix, taught
 
@@ -176,7 +180,7 @@ class DynamicCompensation(Tuner):
 
     def least(self, problem: Problem) -> int:
         """The teacher's run."""
-        return self.fine * self.noises
+        return problem.run_cost(self.fine, self.noises)
 
     def untuned(self, problem: Problem) -> Plan:
         """UniPC itself."""
@@ -196,6 +200,9 @@ class DynamicCompensation(Tuner):
         target = problem.once("the teacher's states", lambda: taught(problem, "ddim", times, start, pieces))
         ratios, prefix = torch.ones(steps, dtype=torch.float64), Prefix(problem, start)
         for i in range(BEGIN, steps):
+            # The way to the row, and a round.
+            if f"ratio {i}" not in problem.state and not problem.left(problem.run_cost(4, self.noises)):
+                break
             ratio = torch.ones((), dtype=torch.float64, requires_grad=True)
 
             def loss(i: int = i, ratio: Tensor = ratio) -> Tensor:
@@ -203,10 +210,11 @@ class DynamicCompensation(Tuner):
                 last = i + 1 == steps
                 plan = compensated(path, times, tried, self.base, None if last else i + 1)
                 run, _ = prefix.go(plan, i + 1 if last else i + 2, grad=True)
-                return (prefix.state(run) - target[i + 1]).square().mean()
+                return off(prefix.state(run), target[i + 1])
 
             # Live ratios, so that no register which a candidate reads is left out as unread.
             prefix.move(compensated(path, times, ratios.clone().requires_grad_(), self.base), i)
-            descend([ratio], loss, self.rounds, self.rate, problem=problem, name=f"ratio {i}", more=problem.left)
+            more = partial(problem.left, problem.run_cost(2, self.noises))
+            descend([ratio], loss, self.rounds, self.rate, problem=problem, name=f"ratio {i}", more=more)
             ratios[i] = ratio.detach()
         return ratios

@@ -30,6 +30,7 @@ from fewstep.tuning.rewriting import rewrite, told_noise
 
 THEORY = "dpm-solver++3m"
 DEVIATES = "states and answers are weighed freely, so that a step lands on its path only as nearly as it was trained to"
+SECOND = "adversarial descent"
 # The network is told no time below this part of the state's.
 LEAST = 0.01
 
@@ -120,6 +121,10 @@ class GeneralisedSolver(Tuner):
         """The known solver, with which it begins."""
         return make_plan(problem.denoiser.path, THEORY, self.grid, problem.evaluations)
 
+    def least(self, problem: Problem) -> int:
+        """The flow's ends, and one batch."""
+        return Pairs.least(problem, self.batch)
+
     def __call__(self, problem: Problem) -> Plan:
         """The tuned plan."""
         pairs, path, steps = Pairs(problem, self.batch), problem.denoiser.path, problem.evaluations
@@ -136,7 +141,7 @@ class GeneralisedSolver(Tuner):
             return generalised(path, torch.cat([times[:1], inner, times[-1:]]), shifts, weights[0], weights[1])
 
         descend(learned, lambda: pairs.error(plan()), self.rounds, self.rate, **pairs.options)
-        if self.adversarial:
+        if self.adversarial and (SECOND in problem.state or pairs.options["more"]()):
             self._second_stage(problem, pairs, learned, plan)
         with torch.no_grad():
             return plan()
@@ -152,5 +157,5 @@ class GeneralisedSolver(Tuner):
             off = (fake - ends).flatten(1).square().mean(1).add(1e-14).sqrt().mean()
             return off + self.adversarial * adversary.fools(fake, pairs.ends[others])
 
-        options = {**pairs.options, "keep_best": False, "name": "adversarial descent"}
+        options = {**pairs.options, "keep_best": False, "name": SECOND}
         descend(learned, loss, self.adversarial_rounds, self.rate / 10, **options)

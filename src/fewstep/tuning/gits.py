@@ -10,7 +10,9 @@ and the grid of K steps is the cheapest way from 0 to n − 1, later jumps weigh
 
     V(j, 1) = c_{j,n−1},      V(j, k) = min over i of c_ji + γ·V(i, k−1).
 
-Trajectories of a model all bend alike, so that a few hundred noises suffice for all.
+Trajectories of a model all bend alike, so that a few hundred noises suffice for all.  Which metric and γ are best
+depends on the model, the solver and the number of steps; unless they are given, all of some are tried, and the grid is
+taken whose ends are nearest to the teacher's.
 """
 
 from dataclasses import dataclass
@@ -25,9 +27,12 @@ from fewstep.plan import Plan
 from fewstep.planning import make_plan
 from fewstep.sampling import stream
 from fewstep.tuning.levels import intervals, karras_levels, plan_on, times_of, top_level
+from fewstep.tuning.pairs import nearest
 from fewstep.tuning.problem import Problem, Tuner
 
 METRICS = ("dev", "l1", "l2")
+# What is tried, the published first.
+TRIED, GAMMAS = ("dev", "l2"), (1.15, 1.0, 1.3, 0.8, 0.9, 1.1, 1.2, 1.5)
 
 
 def deviation(points: Tensor, first: Tensor, last: Tensor) -> Tensor:
@@ -99,7 +104,8 @@ class Gits(Tuner):
         solver: of the catalogue; the costs are Euler's whatever it is.
         nodes: of the teacher's grid, Karras' with power 7, at least 3.
         gamma: how much more each later jump counts, more than 0; 1.15 as published, 1.1 to 1.2 for text-to-image.
-        metric: "dev" (as published), "l1" or "l2".
+            Unless given, eight from 0.8 to 1.5 are tried, as far as the budget goes, each by a run.
+        metric: "dev" (as published), "l1" or "l2".  Unless given, the first and the last are tried.
         teacher: the solver that makes the trajectories, one evaluation a step.
 
     Raises:
@@ -108,28 +114,34 @@ class Gits(Tuner):
 
     solver: str = "ipndm"
     nodes: int = 61
-    gamma: float = 1.15
-    metric: str = "dev"
+    gamma: float | None = None
+    metric: str | None = None
     teacher: str = "ipndm"
 
     def __post_init__(self) -> None:
         if not isinstance(self.nodes, int) or self.nodes < 3:
             raise ArgumentError(f"nodes must be an integer of at least 3, got {self.nodes!r}")
-        if not 0 < self.gamma < float("inf"):
+        if self.gamma is not None and not 0 < self.gamma < float("inf"):
             raise ArgumentError(f"gamma must be more than 0, got {self.gamma!r}")
-        if self.metric not in METRICS:
+        if self.metric is not None and self.metric not in METRICS:
             raise ArgumentError(f"metric must be one of {METRICS}, got {self.metric!r}")
 
     def __call__(self, problem: Problem) -> Plan:
-        """The plan; one run of the teacher is all that is spent."""
+        """The plan; a run of the teacher is spent, and one for every grid that is tried."""
         path = problem.denoiser.path
         steps = intervals(path, self.solver, problem.evaluations)
         levels = karras_levels(path, self.nodes)
         problem.tell(f"the teacher's {self.nodes - 1} steps")
         seen = problem.once("teacher", lambda: self._trajectories(problem, levels))
-        costs = jump_costs(levels, seen["states"], seen["answers"], self.metric)
-        way = cheapest_way(costs, steps, self.gamma)
-        return plan_on(path, self.solver, levels[way])
+        ways: list[list[int]] = []
+        for metric in TRIED if self.metric is None else (self.metric,):
+            costs = jump_costs(levels, seen["states"], seen["answers"], metric)
+            for gamma in GAMMAS if self.gamma is None else (self.gamma,):
+                way = cheapest_way(costs, steps, gamma)
+                ways += [way] if way not in ways else []
+        plans = [plan_on(path, self.solver, levels[way]) for way in ways]
+        ends = seen["states"][-1].unflatten(1, problem.denoiser.shape)
+        return plans[nearest(problem, plans, problem.starts(problem.samples, part=1), ends)]
 
     def _trajectories(self, problem: Problem, levels: Tensor) -> dict[str, Any]:
         """x/α at all levels and x̂₀ at all but the last, flattened."""

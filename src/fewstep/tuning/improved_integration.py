@@ -2,11 +2,16 @@
 
 With x′ what the solver makes of x and v_k some vectors that it has at hand, a step becomes
 
-    x″ = x′ + Σ_k c_k v_k,      c = argmin E‖x‴ − x″‖²,
+    x″ = x′ + Σ_k c_k v_k,      c = argmin E‖x‴ − x″‖,
 
-x‴ the end of M steps of the same solver over the same interval from the same x.  The c of a step are one small linear
-system, averaged over noises and entries; the next step is fitted from where the fitted ones lead.  With x̂ and ε̂ the
-answer and its noise at the step's start, x̂₁ and ε̂₁ those of the step before, x̂′ and ε̂′ at Heun's second point,
+x‴ where M steps of the same solver for each of its own lead.  The c of a step are some small linear systems, averaged
+over noises and entries (`robust_fit`); the next step is fitted from where the fitted ones lead.  In the paper x‴ is the
+end of finer steps over one interval from the same x, and E‖·‖² is what is least.  Then each step is nearer to the flow
+from where it stands, and yet the end is often farther off: the solver's errors in successive steps partly cancel, and
+no step makes up for what an earlier one missed.  Here the finer steps begin at the first noise, so that each does.
+
+With x̂ and ε̂ the answer and its noise at the step's start, x̂₁ and ε̂₁ those of the step before, x̂′ and ε̂′ at Heun's
+second point, the vectors are
 
     "differences"   x̂ − x̂₁, ε̂ − ε̂₁                                  IIA-DDIM, IIA-DPM-Solver; from the second step on
     "noise"         ε̂                                                IIA-DDIM for guided text-to-image
@@ -17,6 +22,7 @@ of which all but "differences" leave the path where the fit wants them to.  Heun
 stays as it is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +34,12 @@ from fewstep.paths import Path
 from fewstep.plan import Builder, Plan, Step
 from fewstep.planning import make_plan
 from fewstep.tuning.problem import Problem, Tuner
+from fewstep.tuning.robust_fit import fitted
+from fewstep.tuning.teacher import refined, taught
 
 Terms = dict[str | int, float]
 RULES = ("differences", "noise", "advanced", "basic")
-# A share of its mean that is added to the diagonal of a fit: x̂ − x̂₁ and ε̂ − ε̂₁ are parallel where x hardly moves.
-RIDGE = 1e-6
+TOWARDS = ("flow", "step")
 KEPT = {
     "differences": ("x̂ before", "ε̂ before"),
     "noise": (),
@@ -160,6 +167,9 @@ class ImprovedIntegration(Tuner):
         grid: its grid.
         rule: which vectors are added, see the module.
         parts: M, finer steps in each, at least 2.
+        towards: "flow", where finer steps from the first noise on lead; "step", where those over one interval from the
+            fitted state lead, as published.
+        reweighted: rounds in which noises that went astray come to count less; 0 as published.
 
     Raises:
         ArgumentError: a parameter out of its range, or a rule that does not fit the solver.
@@ -169,12 +179,16 @@ class ImprovedIntegration(Tuner):
     grid: str = "logsnr"
     rule: str = "differences"
     parts: int = 10
+    towards: str = "flow"
+    reweighted: int = 5
 
     def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ArgumentError(f"rule must be one of {RULES}, got {self.rule!r}")
-        if not isinstance(self.parts, int) or self.parts < 2:
-            raise ArgumentError(f"parts must be an integer of at least 2, got {self.parts!r}")
+        for name, allowed in (("rule", RULES), ("towards", TOWARDS)):
+            if getattr(self, name) not in allowed:
+                raise ArgumentError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name, least in (("parts", 2), ("reweighted", 0)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise ArgumentError(f"{name} must be an integer of at least {least}, got {getattr(self, name)!r}")
         if self.rule in ("advanced", "basic") and self.solver != "heun":
             raise ArgumentError(f"rule {self.rule!r} is for solver 'heun', got {self.solver!r}")
 
@@ -195,7 +209,7 @@ class ImprovedIntegration(Tuner):
     def __call__(self, problem: Problem) -> Plan:
         """The plan; a run of the solver and of its finer steps is what is spent."""
         base, path = self.untuned(problem), problem.denoiser.path
-        walk, begun = _Walk(problem, base, KEPT[self.rule]), False
+        walk, begun, goal = _Walk(problem, base, KEPT[self.rule]), False, self._goal(problem, base)
         for step in base:
             walk.ask(step.index, *step.asks[0])
             writes = {base.registers[to]: self._terms(base, entries) for to, entries in step.writes.items()}
@@ -203,7 +217,10 @@ class ImprovedIntegration(Tuner):
             usable = [v for v in vectors if begun or not any(str(source).endswith("before") for source in v)]
             if usable:
                 problem.tell(f"fitting step {step.index + 1} of {base.steps}")
-                found = problem.once(f"fit {step.index}", lambda: self._fit(walk, step, writes["x"], usable))  # noqa: B023
+                found = problem.once(
+                    f"fit {step.index}",
+                    lambda: self._fit(walk, usable, goal(walk, step) - walk.combined(writes["x"])),  # noqa: B023
+                )
                 writes["x"] = _sum([(1.0, writes["x"]), *zip(found, usable, strict=True)])
             begun = begun or bool(kept)
             walk.write(step.index, {**writes, **kept})
@@ -215,25 +232,30 @@ class ImprovedIntegration(Tuner):
     def _terms(base: Plan, entries: list[tuple[str, int, Tensor]]) -> Terms:
         return {base.registers[source] if kind == "M" else source: float(value) for kind, source, value in entries}
 
-    def _fit(self, walk: _Walk, step: Step, own: Terms, vectors: list[Terms]) -> list[float]:
+    def _goal(self, problem: Problem, base: Plan) -> Callable[[_Walk, Step], Tensor]:
+        """What gives the state that a step should lead to."""
+        if self.towards == "step":
+            return lambda walk, step: problem.run(self._fine(base, step), walk.values["x"])
+        times, start = base.times.unique(sorted=True).flip(0), problem.starts(problem.samples, part=1)
+        states = problem.once("teacher", lambda: taught(problem, self.solver, times, start, self.parts))
+        return lambda walk, step: states[int((times == step.t_next).nonzero()[0])]
+
+    def _fine(self, base: Plan, step: Step) -> Plan:
+        """The solver on a finer grid over one interval."""
+        return make_plan(base.path, self.solver, finer(base.path, step.t, step.t_next, self.parts))
+
+    def _fit(self, walk: _Walk, vectors: list[Terms], missing: Tensor) -> list[float]:
         """The weights of the vectors that bring x nearest to where finer steps lead."""
-        path = walk.problem.denoiser.path
-        plan = make_plan(path, self.solver, finer(path, step.t, step.t_next, self.parts))
-        wanted = walk.problem.run(plan, walk.values["x"]) - walk.combined(own)
-        columns = torch.stack([walk.combined(v).flatten() for v in vectors], 1)
-        # Each column is scaled to length 1 first, so that the ridge asks the same of all.
-        length = columns.norm(dim=0).clamp_min(1e-300)
-        columns = columns / length
-        normal = columns.mT @ columns + RIDGE * torch.eye(len(vectors), dtype=torch.float64)
-        solved: list[float] = (torch.linalg.solve(normal, columns.mT @ wanted.flatten()) / length).tolist()
-        return solved
+        columns = torch.stack([walk.combined(v).flatten(1) for v in vectors], 2)
+        found: list[float] = fitted(columns, missing.flatten(1), self.reweighted).tolist()
+        return found
 
     def least(self, problem: Problem) -> int:
         """A run of the solver and of its finer steps."""
-        base, path = self.untuned(problem), problem.denoiser.path
-        fine = [
-            make_plan(path, self.solver, finer(path, step.t, step.t_next, self.parts)).evaluations
-            for step in base
-            if bool(step.t > step.t_next)
-        ]
-        return (base.evaluations + sum(fine)) * problem.samples * (1 + sum(g.extra() for g in problem.guides))
+        base = self.untuned(problem)
+        if self.towards == "flow":
+            times = base.times.unique(sorted=True).flip(0)
+            fine = make_plan(base.path, self.solver, refined(base.path, times, self.parts)).evaluations
+        else:
+            fine = sum(self._fine(base, step).evaluations for step in base if bool(step.t > step.t_next))
+        return problem.run_cost(base.evaluations + fine, problem.samples)

@@ -49,5 +49,4 @@ def times_of(path: Path, levels: Tensor, end: bool = True) -> Tensor:
 
 def plan_on(path: Path, solver: str, levels: Tensor) -> Plan:
     """The plan of a solver on falling levels (n + 1,), the last of which stands for the data themselves."""
-    plan = make_plan(path, solver, times_of(path, levels))
-    return plan
+    return make_plan(path, solver, times_of(path, levels))

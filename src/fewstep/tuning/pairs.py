@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,26 @@ def rows_of(problem: Problem, rows: Sequence[int]) -> Problem:
         for k, v in cond.items()
     }
     return replace(problem, cond=picked, spent=0, checkpoint=None, state={}, history=[])
+
+
+def nearest(problem: Problem, plans: Sequence[Plan], start: Tensor, ends: Tensor) -> int:
+    """Which of some plans leads nearest to the ends, by the geometric mean over noises of the RMSE.
+
+    They are run in turn as far as the budget goes, and what they gave is kept; a single one is not run.
+    """
+    errors: list[float] = list(problem.state.get("errors", []))
+    for plan in plans[len(errors) :] if len(plans) > 1 else ():
+        if not problem.left(problem.run_cost(plan.evaluations, len(start))):
+            break
+        errors.append(float(off(problem.run(plan, start), ends)))
+        problem.record(min(errors))
+        problem.keep(errors=errors)
+    return errors.index(min(errors)) if errors else 0
+
+
+def off(x: Tensor, ends: Tensor) -> Tensor:
+    """The geometric mean over samples of the RMSE, which one sample far off does not decide."""
+    return (x - ends).flatten(1).square().mean(1).add(1e-14).sqrt().log().mean().exp()
 
 
 class Pairs:
@@ -45,7 +66,14 @@ class Pairs:
         """What `descend` is told, so that the batches go on after a kill and the last point of a noisy loss is kept."""
         problem = self.problem
         noisy = self.batch < len(self.start)
-        return {"problem": problem, "generator": self.generator, "more": problem.left, "keep_best": not noisy}
+        cost = problem.run_cost(problem.evaluations, self.batch)
+        more = partial(problem.left, cost)
+        return {"problem": problem, "generator": self.generator, "more": more, "keep_best": not noisy}
+
+    @staticmethod
+    def least(problem: Problem, batch: int) -> int:
+        """What the flow's ends and one batch cost."""
+        return problem.pairs_cost(problem.samples) + problem.run_cost(problem.evaluations, batch)
 
     def ran(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """Where a plan takes the next batch, with gradients, and where the flow does."""

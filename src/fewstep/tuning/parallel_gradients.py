@@ -147,6 +147,10 @@ class ParallelGradients(Tuner):
         """The plan that it begins with."""
         return self._plan(problem.denoiser.path, self._begin(problem))
 
+    def least(self, problem: Problem) -> int:
+        """The flow's ends, and one batch."""
+        return Pairs.least(problem, self.batch)
+
     def __call__(self, problem: Problem) -> Plan:
         """The tuned plan, of as many steps as the evaluations allow."""
         pairs, thetas = Pairs(problem, self.batch), self._begin(problem).requires_grad_()

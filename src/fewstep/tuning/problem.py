@@ -25,6 +25,8 @@ from fewstep.worlds import WorldDenoiser
 T = TypeVar("T")
 # Seconds between two writings of the checkpoint by a loop that keeps its state every round.
 PAUSE = 5.0
+# Samples of a world that tell its variances.
+SAMPLED = 512
 
 
 @dataclass
@@ -148,6 +150,10 @@ class Problem:
         free = isinstance(self.denoiser, WorldDenoiser) and not self.guides
         return 0 if free else (2 * STEPS - 1) * n * (1 + sum(g.extra() for g in self.guides))
 
+    def clean_cost(self, n: int) -> int:
+        """What `clean` of n samples costs: nothing where there are data or a world."""
+        return 0 if self.data is not None or isinstance(self.denoiser, WorldDenoiser) else self.pairs_cost(n)
+
     def run_cost(self, evaluations: int, n: int) -> int:
         """What a run of a plan costs, guidance counted."""
         return evaluations * n * (1 + sum(g.extra() for g in self.guides))
@@ -203,16 +209,19 @@ class Problem:
         return self.budget is None or self.spent + more <= self.budget
 
     def spectrum(self) -> Tensor:
-        """The variances (d,) of the data: given, those of `data`, or every scale that data in a range of 2 can have."""
-        if self.data is None:
-            return torch.logspace(-4, 0.5, 48, dtype=torch.float64)
-        if self.data.ndim == 1:
-            return self.data.double()
-        if tuple(self.data.shape[1:]) != self.denoiser.shape or len(self.data) < 2:
+        """The variances (d,) of the data: given, those of `data`, a world's, or every scale in a range of 2."""
+        data = self.data
+        if data is None:
+            if not isinstance(self.denoiser, WorldDenoiser):
+                return torch.logspace(-4, 0.5, 48, dtype=torch.float64)
+            data = self.clean(SAMPLED)
+        if data.ndim == 1:
+            return data.double()
+        if tuple(data.shape[1:]) != self.denoiser.shape or len(data) < 2:
             raise ArgumentError(
-                f"data must be a spectrum (d,) or samples (n, {self.denoiser.shape}), got {tuple(self.data.shape)}"
+                f"data must be a spectrum (d,) or samples (n, {self.denoiser.shape}), got {tuple(data.shape)}"
             )
-        flat = self.data.flatten(1).double()
+        flat = data.flatten(1).double()
         values = torch.linalg.svdvals(flat - flat.mean(0)).square() / (len(flat) - 1)
         return torch.cat([values, torch.zeros(max(0, flat.shape[1] - len(values)), dtype=torch.float64)])
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewstep.checking import checked_plot
 from fewstep.errors import ArgumentError
 from fewstep.plan import Plan
+from fewstep.plan.tuned_text import tuned_text
 from fewstep.planning import make_plan
-
-DEFAULT = "dpm-solver++, logsnr"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What tuning gained; it prints as a sentence and draws the plan's grid, the errors and the way there.
+    """What tuning gained; it prints as a few sentences and draws the plan's grid, the errors and the way there.
 
     Args:
         about: what `tune` measured: method, model, evaluations, before, after, spent, seconds and more.
@@ -26,21 +26,7 @@ class Report:
     plan: Plan
 
     def __str__(self) -> str:
-        a = self.about
-        model = f" of {a['model']}" if a.get("model") else ""
-        limit = f" of {a['budget']}" if a.get("budget") else ""
-        what, against = a.get("measure", "median RMSE to the flow"), a.get("untuned", DEFAULT)
-        told = (
-            f"tuned by {a['method']}{model} at {a['evaluations']} evaluations: {what} {a['before']:.3g} before "
-            f"({against}), {a['after']:.3g} after, on noises not seen; {a['spent']}{limit} evaluations of the network "
-            f"and {a['seconds']} s were spent"
-        )
-        if "went" in a and a["went"] < 1:
-            kept = f"{a['went']:.0%} of the way was gone" if a["went"] else "the start itself was kept"
-            told += f"; {kept}, as more was no gain on noises of their own"
-        if "default" in a and against != DEFAULT:
-            told += f"; dpm-solver++ on logsnr has {a['default']:.3g}"
-        return told
+        return tuned_text(self.about)
 
     def to_json(self) -> str:
         """What was measured, as JSON."""
@@ -48,6 +34,7 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write the picture (PNG, SVG or PDF by the name): errors, the grid, and what the method saw on its way."""
+        checked_plot(path)
         self._figure().savefig(path, bbox_inches="tight", dpi=150)
 
     def _repr_png_(self) -> bytes:

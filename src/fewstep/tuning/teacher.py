@@ -38,6 +38,17 @@ def refined(path: Path, times: Tensor, pieces: int) -> Tensor:
     return torch.cat([cut.flatten(), times[-1:]])
 
 
+def rows_lead(plan: Plan) -> tuple[Tensor, list[int], list[int]]:
+    """Where each row of a plan leads: the times of a teacher for it, each row's place among them, and its register.
+
+    A row leads to what the next answer is asked for, the last to x at the plan's end.
+    """
+    ends = torch.cat([plan.ask_times[1:], plan.times[-1:]])
+    times = torch.cat([plan.times[:1], ends]).unique(sorted=True).flip(0)
+    places = [int((times == end).nonzero()[0]) for end in ends]
+    return times, places, [*plan.asks[1:, 1].tolist(), 0]
+
+
 def taught(problem: Problem, solver: str, times: Tensor, start: Tensor, pieces: int) -> Tensor:
     """A solver's states at `times` on the grid that is `pieces` times finer; its evaluations are counted.
 

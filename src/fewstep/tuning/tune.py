@@ -1,50 +1,45 @@
-"""One call for every tuner: say what may be spent, get the plan, and what it gained."""
+"""One call for every tuner: say what may be spent, get the plan, and what it gained.
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from importlib import import_module
+A single tuning is a chain in which each trial depends on the last; several, one for every method and number of
+evaluations, are independent tasks that an engine may run side by side.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 
-from fewstep.catalog import methods
+from fewstep.checking import checked_list
 from fewstep.denoisers import Denoiser
-from fewstep.errors import ArgumentError, unknown
+from fewstep.engines import Engine
+from fewstep.errors import ArgumentError
 from fewstep.guidance import Guide
 from fewstep.plan import Plan
-from fewstep.plan.files import from_data, to_data
-from fewstep.planning import make_plan
-from fewstep.tuning.problem import Problem, Tuner
+from fewstep.tuning.problem import Tuner
 from fewstep.tuning.report import report
-from fewstep.tuning.settling import settled
+from fewstep.tuning.single import as_tuner, check_sizes, name_of, tune_one
 
-JUDGED = 64
-# Points of the method's way that the plan's file keeps.
-SHOWN = 50
+Wanted = tuple[int, str | Tuner, Path | None]
 
 
-def tuner_named(name: str, **parameters: Any) -> Tuner:
-    """The tuner of that name in the catalogue.
-
-    Raises:
-        ArgumentError: the name or a parameter is unknown; the nearest names are offered.
-    """
-    rows = {m.name: m for m in methods() if m.family == "tuning"}
-    if name not in rows:
-        raise unknown("tuning method", name, rows)
-    row = rows[name]
-    try:
-        tuner: Tuner = getattr(import_module(row.module), row.symbol)(**{**dict(row.arguments), **parameters})
-    except TypeError as error:
-        raise ArgumentError(f"tuning method {name!r}: {error}") from error
-    return tuner
-
-
+@overload
+def tune(
+    denoiser: Denoiser, evaluations: int, *, method: str | Tuner = ..., data: Tensor | None = ...,
+    budget: int | None = ..., seed: int = ..., cond: Mapping[str, Any] | None = ..., guides: Sequence[Guide] = ...,
+    samples: int = ..., checkpoint: str | Path | None = ..., settle: bool = ..., tell: Callable[[str], None] = ...,
+    engine: str = ..., address: str | None = ...,
+) -> Plan: ...  # fmt: skip
+@overload
+def tune(
+    denoiser: Denoiser, evaluations: Sequence[int], *, method: str | Tuner = ..., data: Tensor | None = ...,
+    budget: int | None = ..., seed: int = ..., cond: Mapping[str, Any] | None = ..., guides: Sequence[Guide] = ...,
+    samples: int = ..., checkpoint: str | Path | None = ..., settle: bool = ..., tell: Callable[[str], None] = ...,
+    engine: str = ..., address: str | None = ...,
+) -> list[Plan]: ...  # fmt: skip
 def tune(
     denoiser: Denoiser,
-    evaluations: int,
+    evaluations: int | Sequence[int],
     *,
     method: str | Tuner = "worlds",
     data: Tensor | None = None,
@@ -56,7 +51,9 @@ def tune(
     checkpoint: str | Path | None = None,
     settle: bool = True,
     tell: Callable[[str], None] = lambda line: None,
-) -> Plan:
+    engine: str = "local",
+    address: str | None = None,
+) -> Plan | list[Plan]:
     """The best plan that a method finds for a model and a number of evaluations.
 
     What it gained is measured on noises that the method never saw, beside the untuned plan that the method begins with
@@ -64,7 +61,8 @@ def tune(
 
     Args:
         denoiser: the model.
-        evaluations: what a sample may cost, at least 2; guidance not counted.
+        evaluations: what a sample may cost, at least 2; guidance not counted.  A list of them gives a list of plans,
+            each tuned as it would be alone.
         method: a name of the catalogue's family "tuning", or a tuner with its parameters.
         data: samples (n, *shape) of what the model was trained on, or a spectrum of variances (d,), where a method
             uses it.
@@ -72,87 +70,96 @@ def tune(
         seed: of everything random.
         cond, guides: as in `sample`; rows of a condition are dealt out to the noises in turn.
         samples: noises that a method sees.
-        checkpoint: a file in which the tuning survives a kill: the same call goes on and finds the same plan.
+        checkpoint: a file in which the tuning survives a kill: the same call goes on and finds the same plan; a folder
+            of such files for a list of evaluations.  With Ray, one that all machines share.
         settle: go from the method's start to what it found only as far as it pays on noises of their own, half as many
             as `samples` and at least 16, counted in what is spent; False takes what was found.
-        tell: called with a line now and then.
+        tell: called with a line now and then; by a list of evaluations and by Ray, when a tuning has ended.
+        engine: "local", or "ray": every tuning is a task on a worker, those of a list side by side.
+        address: of a Ray cluster; this machine's cores unless given.
 
     Raises:
         ArgumentError: a bad argument, before the first evaluation; a budget that is too small for the method; a
             checkpoint of another tuning.
+        MissingExtraError: engine="ray" without Ray.
     """
-    if not isinstance(denoiser, Denoiser):
-        raise ArgumentError(f"denoiser must be a fewstep denoiser (see fewstep.wrap), got {type(denoiser).__name__}")
-    for name, value, least in (("evaluations", evaluations, 2), ("samples", samples, 2), ("budget", budget, 1)):
-        if value is None and name == "budget":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ArgumentError(f"{name} must be an integer of at least {least}, got {value!r}")
-    tuner = tuner_named(method) if isinstance(method, str) else method
-    if not callable(tuner) or not hasattr(tuner, "least"):
-        raise ArgumentError(f"method must be a name of family tuning or a tuner, got {method!r}")
-    problem = Problem(
-        denoiser, evaluations, data, budget, seed, dict(cond or {}), guides, samples, tell, checkpoint=checkpoint
-    )
-    least = tuner.least(problem)
-    if budget is not None and budget < least:
-        raise ArgumentError(f"budget={budget} is too small: this method needs at least {least} evaluations here")
-    problem.resume(_job(problem, tuner))
-    tell("tuning")
-    try:
-        # The file's form, so that a plan that was read back is the same.
-        plan, went = from_data(problem.once("plan", lambda: to_data(tuner(problem)))), dict[str, Any]()
-        if settle:
-            plan, went = settled(problem, tuner.untuned(problem), plan)
-        about = _judged(problem, tuner, method, plan, went)
-        return replace(plan, source={"solver": "tuned", **plan.source, "grid": "tuned", "tuned": about})
-    finally:
-        problem.flush()
-
-
-def _judged(problem: Problem, tuner: Tuner, method: str | Tuner, plan: Plan, went: dict[str, Any]) -> dict[str, Any]:
-    """What the plan is worth on noises that the method never saw."""
-    spent, seconds = problem.once("spent", lambda: [problem.spent, round(problem.seconds, 2)])
-    problem.tell("measuring on noises that the method never saw")
-    start, ends = problem.pairs(min(JUDGED, max(16, problem.samples)), part=0)
-    untuned = tuner.untuned(problem)
-    default = make_plan(problem.denoiser.path, "dpm-solver++", "logsnr", evaluations=problem.evaluations)
-    before = problem.error(untuned, start, ends)
-    every = max(1, -(-len(problem.history) // SHOWN))
-    about: dict[str, Any] = {
-        "method": method if isinstance(method, str) else type(method).__name__.lower(), "model": problem.denoiser.name,
-        "path": problem.denoiser.path.kind, "shape": list(problem.denoiser.shape),
-        "guides": [type(g).__name__ for g in problem.guides], "evaluations": plan.evaluations,
-        "measure": f"{'sliced W2 distance' if plan.stochastic else 'median RMSE'} to the flow",
-        "untuned": f"{untuned.source.get('solver', 'a table')}, {untuned.source.get('grid', 'a grid')}",
-        "before": before, "after": problem.error(plan, start, ends),
-        "spent": spent, "seconds": seconds, "seed": problem.seed, **went,
+    options: dict[str, Any] = {
+        "data": data, "budget": budget, "seed": seed, "cond": cond, "guides": guides, "samples": samples,
+        "settle": settle,
     }  # fmt: skip
-    if not plan.stochastic:
-        about["default"] = before if untuned == default else problem.error(default, start, ends)
-    if problem.budget is not None:
-        about["budget"] = problem.budget
-    about["measured"] = problem.spent - spent
-    if problem.history:
-        about["history"] = [[n, float(f"{value:.6g}")] for n, value in problem.history[::-1][::every][::-1]]
-    return about
+    if not isinstance(evaluations, int):
+        return tune_each(
+            denoiser, evaluations, [method], engine=engine, address=address, checkpoint=checkpoint, tell=tell, **options
+        )
+    spread = Engine(engine, address)
+    if spread.name == "local":
+        return tune_one(denoiser, evaluations, method, checkpoint=checkpoint, tell=tell, **options)
+    file = None if checkpoint is None else Path(checkpoint).absolute()
+    ((_, plan),) = _spread(spread, denoiser, [(evaluations, method, file)], tell, options)
+    return plan
 
 
-def _job(problem: Problem, tuner: Tuner) -> dict[str, Any]:
-    """What a checkpoint belongs to, as JSON data."""
+def tune_each(
+    denoiser: Denoiser,
+    evaluations: Sequence[int],
+    methods: Sequence[str | Tuner] = ("worlds",),
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    checkpoint: str | Path | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> list[Plan]:
+    """The plans of `tune` for every method and number of evaluations, the same as one after another.
 
-    def digest(value: Any) -> str:
-        if isinstance(value, Tensor):
-            value = (tuple(value.shape), value.detach().cpu().double().contiguous().numpy().tobytes())
-        return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+    Args:
+        denoiser: the model.
+        evaluations: what a sample may cost, each at least 2.
+        methods: names of the catalogue's family "tuning", or tuners.
+        engine: "local", or "ray": the tunings run side by side, each on a worker.
+        address: of a Ray cluster; this machine's cores unless given.
+        checkpoint: a folder in which each tuning has a file and survives a kill; with Ray, one that all machines share.
+        tell: called with a line for every tuning that ended.
+        options: further arguments of `tune`: data, budget, seed, cond, guides, samples, settle.
 
-    denoiser = problem.denoiser
-    return {
-        "method": repr(tuner), "model": denoiser.name, "path": str(denoiser.path)[:200], "shape": list(denoiser.shape),
-        "predicts": denoiser.predicts, "evaluations": problem.evaluations, "samples": problem.samples,
-        "budget": problem.budget, "seed": problem.seed, "data": digest(problem.data),
-        "cond": {k: digest(v) for k, v in problem.cond.items()}, "guides": [repr(g)[:200] for g in problem.guides],
-    }  # fmt: skip
+    Returns:
+        All plans of the first method in the order of `evaluations`, then those of the second …
+
+    Raises:
+        ArgumentError: a bad argument of `tune`; nothing to tune.
+        MissingExtraError: engine="ray" without Ray.
+    """
+    checked_list("evaluations", evaluations)
+    checked_list("methods", methods)
+    if not evaluations or not methods:
+        raise ArgumentError("give at least one number of evaluations and one method")
+    # A bad one at the end of the list is refused before the first is tuned.
+    for count in evaluations:
+        check_sizes(denoiser, evaluations=count)
+    for method in methods:
+        as_tuner(method)
+    folder = None if checkpoint is None else Path(checkpoint).absolute()
+    wanted = [
+        (count, method, None if folder is None else folder / f"{place}-{name_of(method)}-{count}.tuning")
+        for place, (method, count) in enumerate((method, count) for method in methods for count in evaluations)
+    ]
+    found = dict(_spread(Engine(engine, address), denoiser, wanted, tell, options))
+    return [found[place] for place in range(len(wanted))]
+
+
+def _spread(
+    engine: Engine, denoiser: Denoiser, wanted: list[Wanted], tell: Callable[[str], None], options: dict[str, Any]
+) -> Iterator[tuple[int, Plan]]:
+    """(place, plan) of every tuning that is wanted, as they end."""
+    for (place, (count, method, _)), plan in engine.spread(_tuned, list(enumerate(wanted)), (denoiser, options)):
+        about = plan.source["tuned"]
+        tell(f"{name_of(method)}, {count} evaluations: {about['before']:.3g} before, {about['after']:.3g} after")
+        yield place, plan
+
+
+def _tuned(shared: tuple[Denoiser, dict[str, Any]], one: tuple[int, Wanted]) -> Plan:
+    (denoiser, options), (_, (count, method, file)) = shared, one
+    return tune_one(denoiser, count, method, checkpoint=file, **options)
 
 
 tune.report = report  # type: ignore[attr-defined]
