@@ -26,6 +26,11 @@ class _Theirs(Denoiser):
         super().__init__(path, shape, **fields)
         self.net = model
 
+    def told(self, t: Tensor) -> Tensor:
+        if bool((self.path.alpha(t) <= 0).any()):
+            raise ArgumentError("a denoiser of deepinv knows no σ where α = 0: start the grid below t = 1")
+        return t
+
     def raw(self, x: Tensor, told: Tensor, **cond: Any) -> Tensor:
         alpha, sigma = (v.to(x.dtype) for v in (self.path.alpha(told), self.path.sigma(told)))
         low, high = self.limits
