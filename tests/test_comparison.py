@@ -66,6 +66,22 @@ def test_plans_by_name():
     assert (result.rows[0].solver, result.rows[0].evaluations) == ("mine", 6)
 
 
+def test_samplers_that_all_draw_noise_have_no_curve_and_are_shown(tmp_path):
+    result = compare(world(), ["ddpm"], [3], n=2)
+    result.save(tmp_path / "c.svg")
+    with pytest.raises(ArgumentError, match="unknown kind of picture 'foo'"):
+        result.save(tmp_path / "c.foo")
+
+
+@pytest.mark.parametrize("wrong", [
+    {"plans": [1]}, {"plans": {"mine": 1}}, {"plans": {1: make_plan(VP(), steps=2)}}, {"n": True}, {"n": 10**14},
+    {"tell": 3}, {"address": 3}, {"cond": [1]}, {"cond": {1: 1}}, {"denoiser": "mnist"}, {"solvers": "ddim"},
+])  # fmt: skip
+def test_bad_comparisons_are_refused(wrong):
+    with pytest.raises(ArgumentError):
+        compare(**{"denoiser": world(), "solvers": ["ddim"], "evaluations": [2], **wrong})
+
+
 def test_nothing_to_compare_is_refused():
     with pytest.raises(ArgumentError, match="at least one solver"):
         compare(world(), [])

@@ -46,6 +46,12 @@ def test_theirs_as_ours(path):
     assert torch.allclose(sample(den, **options, **grid).x, sample(own, **options, **grid).x, rtol=1e-6)
 
 
+def test_where_there_is_no_data_it_cannot_be_asked():
+    den = from_deepinv(exact, (4,), Flow())
+    with pytest.raises(ArgumentError, match="below t = 1"):
+        sample(den, 2, steps=4)
+
+
 def test_there_and_back_is_the_same():
     den = WORLD.denoiser(VP())
     again = from_deepinv(to_deepinv(den), (4,), VP())
