@@ -216,3 +216,14 @@ def test_conjugate_gradients_go_row_by_row():
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+def test_what_an_operator_holds_is_moved_and_made_once():
+    x = torch.randn(1, 1, 8, 8)
+    for operator in (Blur.gaussian(1.0), Mask.half(8, 8), BicubicDownsample(2), RandomProjection((1, 8, 8), 5)):
+        first = operator.A(x)
+        kept = {key: id(tensor) for key, tensor in operator._beside.items()}
+        assert torch.equal(operator.A(x), first)
+        assert {key: id(tensor) for key, tensor in operator._beside.items()} == kept
+        assert operator.A(x.double()).dtype == torch.float64
+        assert len(operator._beside) == 2 * len(kept)

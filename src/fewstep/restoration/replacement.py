@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewstep.catalog import method
 from fewstep.guidance import Ask
+from fewstep.guidance.base import coefficient
 from fewstep.restoration.base import RestorationGuide
 from fewstep.restoration.measurement import Measurement, observed_share
 from fewstep.solvers import Solver
@@ -20,7 +21,7 @@ from fewstep.solvers import Solver
 
 def replaced(ask: Ask, x: Tensor, measurement: Measurement) -> Tensor:
     """x − P x + α·A†y + σ·P ξ at the state's own time, with draw 0 of the ask's noise."""
-    alpha, sigma = (value.to(x.device, x.dtype) for value in (ask.path.alpha(ask.t), ask.path.sigma(ask.t)))
+    alpha, sigma = coefficient(ask.path.alpha(ask.t), x), coefficient(ask.path.sigma(ask.t), x)
     known = alpha * measurement.project(measurement.seen(x))
     return x + known - observed_share(measurement, x - sigma * ask.noise(0))
 

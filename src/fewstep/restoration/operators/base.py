@@ -12,7 +12,7 @@ real.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +59,23 @@ class Operator(ABC):
     def has_dagger(self) -> bool:
         """Whether there is an A†."""
         return self.linear or type(self).A_dagger is not Operator.A_dagger
+
+    def beside(
+        self, key: Any, like: Tensor, dtype: torch.dtype | None = None, make: Callable[[], Tensor] | None = None
+    ) -> Tensor:
+        """A tensor of the operator's on the device of `like` and in its dtype, kept: no step makes or moves it again.
+
+        Args:
+            key: the tensor's name, or what tells what is made from others.
+            like: what it goes with.
+            dtype: another dtype than that of `like`.
+            make: makes it on the host; else it is the attribute `key`.
+        """
+        kept: dict[Any, Tensor] = self.__dict__.setdefault("_beside", {})
+        at = (key, like.device, like.dtype if dtype is None else dtype)
+        if at not in kept:
+            kept[at] = (getattr(self, key) if make is None else make()).to(like.device, at[2])
+        return kept[at]
 
     def restrict(self, y: Tensor) -> Tensor:
         """y without what the operator never measures, such as the hidden pixels of a picture."""

@@ -61,13 +61,17 @@ class Blur(ConvolutionOperator):
         return Blur(kernel / kernel.sum())
 
     def _transfer(self, height: int, width: int, like: Tensor) -> Tensor:
+        kind = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+        return self.beside((height, width), like, kind, lambda: self._made(height, width))
+
+    def _made(self, height: int, width: int) -> Tensor:
+        """The kernel's Fourier transform on a picture."""
         rows, columns = self.kernel.shape
         if rows > height or columns > width:
             raise ArgumentError(f"a kernel of {rows}×{columns} is larger than the picture, {height}×{width}")
         padded = torch.zeros(height, width, dtype=torch.float64)
         padded[:rows, :columns] = self.kernel
-        transfer = torch.fft.fft2(padded.roll((-(rows // 2), -(columns // 2)), (0, 1)))
-        return transfer.to(like.device, torch.complex128 if like.dtype == torch.float64 else torch.complex64)
+        return torch.fft.fft2(padded.roll((-(rows // 2), -(columns // 2)), (0, 1)))
 
     def _filter(self, x: Tensor, adjoint: bool) -> Tensor:
         transfer = self._transfer(x.shape[-2], x.shape[-1], x)

@@ -4,6 +4,8 @@ average: A(x) = mean over f×f pixels, A Aᵀ = f⁻²·I
 bicubic: A(x) = D_h x D_wᵀ, D (n/f × n) with Keys' cubic (a = −½) stretched by f, edges mirrored
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,7 @@ class BicubicDownsample(SpectralOperator):
             matrix = _bicubic(n, self.factor)
             _, d, vt = torch.linalg.svd(matrix)
             self._known[n] = (matrix, torch.cat([d, d.new_zeros(n - len(d))]), vt.mT)
-        matrix, d, v = (value.to(like) for value in self._known[n])
+        matrix, d, v = (self.beside((n, i), like, make=partial(self._known[n].__getitem__, i)) for i in range(3))
         return matrix, d, v
 
     def A(self, x: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class FourierMask(ConvolutionOperator):
         return FourierMask(seen.float().expand(height, width).clone(), pairs)
 
     def gains(self, height: int, width: int, like: Tensor) -> Tensor:
-        mask = self.mask.to(like.device, like.dtype)
+        mask = self.beside("mask", like)
         if mask.shape != (height, width):
             raise ArgumentError(f"the mask is {tuple(mask.shape)}, the picture {height}×{width}")
         # A real picture has both of F(k) and F(−k) where either was seen.
@@ -51,14 +51,14 @@ class FourierMask(ConvolutionOperator):
         return from_complex(torch.fft.ifft2(factor * torch.fft.fft2(to_complex(x, self.pairs))), self.pairs)
 
     def A(self, x: Tensor) -> Tensor:
-        return torch.view_as_real(self.mask.to(x) * torch.fft.fft2(to_complex(x, self.pairs), norm="ortho"))
+        return torch.view_as_real(self.beside("mask", x) * torch.fft.fft2(to_complex(x, self.pairs), norm="ortho"))
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        seen = self.mask.to(y) * torch.view_as_complex(y.contiguous())
+        seen = self.beside("mask", y) * torch.view_as_complex(y.contiguous())
         return from_complex(torch.fft.ifft2(seen, norm="ortho"), self.pairs)
 
     def restrict(self, y: Tensor) -> Tensor:
-        return torch.where(self.mask.bool()[..., None].to(y.device), y, torch.zeros_like(y))
+        return torch.where(self.beside("mask", y, torch.bool)[..., None], y, torch.zeros_like(y))
 
 
 @checked
@@ -83,18 +83,18 @@ class MultiCoil(Operator):
         self.maps = maps
 
     def _maps(self, like: Tensor) -> Tensor:
-        return self.maps.to(like.device, torch.complex128 if like.dtype == torch.float64 else torch.complex64)
+        return self.beside("maps", like, torch.complex128 if like.dtype == torch.float64 else torch.complex64)
 
     def A(self, x: Tensor) -> Tensor:
         seen = torch.fft.fft2(self._maps(x) * to_complex(x, True), norm="ortho")
-        return torch.view_as_real(self.mask.to(x) * seen)
+        return torch.view_as_real(self.beside("mask", x) * seen)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        coils = torch.fft.ifft2(self.mask.to(y) * torch.view_as_complex(y.contiguous()), norm="ortho")
+        coils = torch.fft.ifft2(self.beside("mask", y) * torch.view_as_complex(y.contiguous()), norm="ortho")
         return from_complex((self._maps(y).conj() * coils).sum(1, keepdim=True), True)
 
     def restrict(self, y: Tensor) -> Tensor:
-        return torch.where(self.mask.bool()[..., None].to(y.device), y, torch.zeros_like(y))
+        return torch.where(self.beside("mask", y, torch.bool)[..., None], y, torch.zeros_like(y))
 
 
 def _checked(mask: Tensor) -> Tensor:

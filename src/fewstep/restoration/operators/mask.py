@@ -63,10 +63,10 @@ class Mask(RowOrthogonalOperator):
         return Mask((torch.arange(width) < math.ceil(width / 2)).float().expand(height, width).clone())
 
     def A(self, x: Tensor) -> Tensor:
-        return x * self.mask.to(x)
+        return x * self.beside("mask", x)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return y * self.mask.to(y)
+        return y * self.beside("mask", y)
 
     def restrict(self, y: Tensor) -> Tensor:
-        return torch.where(self.mask.to(y.device), y, torch.zeros((), dtype=y.dtype, device=y.device))
+        return torch.where(self.beside("mask", y, torch.bool), y, torch.zeros((), dtype=y.dtype, device=y.device))

@@ -45,13 +45,13 @@ class Matrix(SpectralOperator):
         self.singular, self.vectors = torch.cat([d, d.new_zeros(1)]), vt.mT
 
     def A(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ self.matrix.to(x).mT).reshape(-1, *self.measured)
+        return (x.flatten(1) @ self.beside("matrix", x).mT).reshape(-1, *self.measured)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return (y.flatten(1) @ self.matrix.to(y)).reshape(-1, *self.shape)
+        return (y.flatten(1) @ self.beside("matrix", y)).reshape(-1, *self.shape)
 
     def spectral(self, function: Function, x: Tensor) -> Tensor:
-        v, factors = self.vectors.to(x), function(self.singular.to(x))
+        v, factors = self.beside("vectors", x), function(self.beside("singular", x))
         rest = factors[-1]
         return rest * x + ((factors[:-1] - rest) * (x.flatten(1) @ v) @ v.mT).reshape(x.shape)
 

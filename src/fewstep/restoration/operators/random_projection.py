@@ -40,7 +40,7 @@ class RandomProjection(RowOrthogonalOperator):
         self.rows = (q * r.diagonal().sign()).mT
 
     def A(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.rows.to(x).mT
+        return x.flatten(1) @ self.beside("rows", x).mT
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.rows.to(y)).reshape(-1, *self.shape)
+        return (y @ self.beside("rows", y)).reshape(-1, *self.shape)

@@ -50,14 +50,14 @@ class Tomography(Operator):
     def A(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.size, self.size):
             raise ArgumentError(f"this tomography is for pictures of {self.size}×{self.size}, got {tuple(x.shape)}")
-        index, weight = self._index.to(x.device), self._weight.to(x)
+        index, weight = self.beside("_index", x, torch.long), self.beside("_weight", x)
         flat = x.reshape(-1, 1, 1, self.size**2) * weight
         seen = x.new_zeros(len(flat), len(self.degrees) * self.bins)
         seen = seen.index_add(1, index.flatten(), flat.reshape(len(flat), -1))
         return seen.reshape(*x.shape[:-2], len(self.degrees), self.bins)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        index, weight = self._index.to(y.device), self._weight.to(y)
+        index, weight = self.beside("_index", y, torch.long), self.beside("_weight", y)
         flat = y.reshape(-1, len(self.degrees) * self.bins)
         spread = flat[:, index.flatten()].reshape(-1, *index.shape) * weight
         return spread.sum((1, 2)).reshape(*y.shape[:-2], self.size, self.size)
