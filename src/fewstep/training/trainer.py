@@ -12,11 +12,7 @@ bit for bit the run that was not.
 import copy
 import io
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +23,7 @@ from fewstep.errors import ArgumentError, NumericalError, WeightsError, unknown
 from fewstep.networks import build
 from fewstep.networks.weights import write, write_atomically
 from fewstep.training.config import AnyConfig
+from fewstep.training.stopping import stop_signals
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -260,23 +257,6 @@ def train(task: Task, out: str | Path, classes: list[str], every: int = 200, dev
         KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
     """
     return Trainer(task, Path(out), classes, device).run(every)
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop; outside the main thread it stays empty."""
-    stopped: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, lambda got, _: stopped.append(got))
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def choose_device(name: str | None) -> str:
