@@ -21,6 +21,7 @@ from rich.progress import track
 
 from claims import CLAIMS, Claim, Measured
 from fewstep.engines import ENGINES, Engine
+from fewstep.errors import FewstepError
 from fewstep.measured import FILE as RESULTS
 
 ROOT = Path(__file__).parent
@@ -111,4 +112,7 @@ def keep(claims: list[Claim], results: dict[str, dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except FewstepError as error:
+        sys.exit(str(error))

@@ -14,7 +14,8 @@ extensions = [
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/recipes", "gallery_dirs": "recipes", "abort_on_example_error": True,
-    "download_all_examples": False, "show_memory": False, "show_signature": False, "remove_config_comments": True, "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False, "show_memory": False, "show_signature": False, "remove_config_comments": True,
+    "within_subsection_order": "FileNameSortKey",
 }  # fmt: skip
 exclude_patterns = ["build"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
