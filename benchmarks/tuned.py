@@ -5,6 +5,7 @@ the RMSE to the exact flow; beside it stand the plan that it began with and what
 all deterministic samplers and spacings of diffusers and k-diffusion, found in the same run.  On trained models the
 figure is the median RMSE to the model's own flow (100 steps of Heun), and the Fréchet distance, in a classifier's
 features, to many steps of the same model from other noises; peers that run on a VP path are shown the model in λ.
+There a tuner may spend only so much, as each evaluation costs.
 
     python benchmarks/tuned.py [mixtures] [mnist] [cifar10] [tuner …] [family=NAME …]
 
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -39,7 +41,6 @@ from fewstep.plan import Plan
 from fewstep.tuning import Problem
 from fewstep.tuning.descent import mixtures
 from fewstep.tuning.single import tuner_named
-from fewstep.worlds import WorldDenoiser
 
 COUNTS = (4, 5, 6, 8, 10)
 JUDGED, NOISES, DATA = 128, 32, 1024
@@ -53,6 +54,7 @@ DEAR = (
 )  # fmt: skip
 FEW = (4, 6, 10)
 MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
+BUDGET = {"mnist": 20_000, "cifar10": 6_000}  # evaluations that a tuning on a model may spend
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
 RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,37 +66,71 @@ def ran(denoiser: Denoiser, plan: Plan, start: Tensor, exact: Tensor) -> float:
     return error(sample(denoiser, start=start, plan=plan).x, exact)
 
 
-def tuned(
-    name: str, count: int, seen: WorldDenoiser, judge: tuple[Denoiser, Tensor, Tensor]
-) -> tuple[str, float, int, float]:
-    """(what to show, tuned error, evaluations spent, seconds) of one tuning."""
-    data = seen.world.sample(DATA, 1)
-    try:
-        before = tuner_named(name).untuned(Problem(seen, count, data, samples=NOISES))
-        began = time.perf_counter()
-        plan = tune(seen, count, method=name, data=data, samples=NOISES)
-        seconds, gained = time.perf_counter() - began, plan.source["tuned"]
-    except FewstepError:
-        return "–", float("inf"), 0, 0.0
-    if plan.stochastic or plan.evaluations > count:
-        return "–", float("inf"), 0, 0.0
-    old, new = (ran(judge[0], p, *judge[1:]) for p in (before, plan))
-    kept = "" if gained["went"] == 1 else f", {gained['went']:.0%} of the way"
-    return f"{old:.2g} → {new:.2g}{kept}", new, gained["spent"], seconds
+@dataclass(frozen=True)
+class Court:
+    """What a tuner is given and what its plan is judged by.
 
+    Args:
+        seen: the denoiser that it sees.
+        data: samples of its data.
+        cond: conditions, one for each noise in turn.
+        budget: evaluations that it may spend; its own choice unless given.
+        error: of a plan, on noises that no tuner sees.
+        look: what else is told of a plan.
+        peers: the best peer's name and error at each number of evaluations.
+    """
 
-def tuner_row(
-    name: str, seen: WorldDenoiser, judge: tuple[Denoiser, Tensor, Tensor], peers: dict[int, tuple[str, float]]
-) -> str:
-    """A tuner's line of a family's table."""
-    cells = {count: tuned(name, count, seen, judge) for count in (FEW if name in DEAR else COUNTS)}
-    told = {
-        count: text if text == "–" else f"{text} (÷{peers[count][1] / after:.1f})"
-        for count, (text, after, _, _) in cells.items()
-    }
-    spent, seconds = (sum(cell[k] for cell in cells.values()) for k in (2, 3))
-    shown = " | ".join(told.get(count, "") for count in COUNTS)
-    return f"| {name} | {shown} | {spent:,} | {seconds:.0f} | {stamp()} |"
+    seen: Denoiser
+    data: Tensor
+    cond: dict[str, list[int]]
+    budget: int | None
+    error: Callable[[Plan], float]
+    look: Callable[[Plan], str]
+    peers: dict[int, tuple[str, float]]
+
+    def cell(self, name: str, count: int) -> tuple[str, int, float]:
+        """(what to show, evaluations spent, seconds) of one tuning."""
+        try:
+            problem = Problem(self.seen, count, self.data, self.budget, cond=self.cond, samples=NOISES)
+            before, began = tuner_named(name).untuned(problem), time.perf_counter()
+            options = {"data": self.data, "budget": self.budget, "cond": self.cond, "samples": NOISES}
+            plan = tune(self.seen, count, method=name, **options)
+            seconds, gained = time.perf_counter() - began, plan.source["tuned"]
+        except FewstepError:
+            return "–", 0, 0.0
+        if plan.stochastic or plan.evaluations > count:
+            return "–", 0, 0.0
+        old, new = self.error(before), self.error(plan)
+        kept = "" if gained["went"] == 1 else f", {gained['went']:.0%} of the way"
+        told = f"{old:.2g} → {new:.2g}{kept} (÷{self.peers[count][1] / new:.1f}){self.look(plan)}"
+        return told, gained["spent"], seconds
+
+    def row(self, name: str, counts: Sequence[int]) -> str:
+        """A tuner's line of a table."""
+        cells = {count: self.cell(name, count) for count in counts}
+        spent, seconds = (sum(cell[k] for cell in cells.values()) for k in (1, 2))
+        shown = " | ".join(cells[count][0] if count in cells else "" for count in COUNTS)
+        return f"| {name} | {shown} | {spent:,} | {seconds:.0f} | {stamp()} |"
+
+    def table(
+        self, title: str, head: list[str], names: list[str], again: list[str], counts: Callable[[str], Sequence[int]]
+    ) -> Iterator[list[str]]:
+        """The lines of a table, anew after every tuner.
+
+        Args:
+            title: of the section that has them.
+            head: the lines before them.
+            names: of the tuners that are wanted here.
+            again: of those that are measured also where a row of theirs is at hand.
+            counts: the numbers of evaluations for a tuner.
+        """
+        known = rows_at_hand(title)
+        order = sorted({*known, *names}, key=lambda n: (n in DEAR, DEAR.index(n) if n in DEAR else 0, n))
+        for name in [None, *(n for n in order if n in names and (n in again or n not in known))]:
+            if name is not None:
+                console.print(f"{title}: {name}")
+                known[name] = self.row(name, counts(name))
+            yield [*head, *(known[n] for n in order if n in known)]
 
 
 def rows_at_hand(title: str) -> dict[str, str]:
@@ -126,13 +162,9 @@ def world_table(names: list[str], again: list[str], which: int) -> Iterator[list
     shipped = [ran(judge[0], make_plan(PATH, "auto", evaluations=count), *judge[1:]) for count in COUNTS]
     told = (f"{e:.2g} (÷{peers[c][1] / e:.1f})" for e, c in zip(shipped, COUNTS, strict=True))
     head.append("| **auto** (shipped) | " + " | ".join(told) + " | 0 | 0 | |")
-    known = rows_at_hand(title)
-    order = sorted({*known, *names}, key=lambda n: (n in DEAR, DEAR.index(n) if n in DEAR else 0, n))
-    for name in [None, *(n for n in order if n in names and (n in again or n not in known))]:
-        if name is not None:
-            console.print(f"{title}: {name}")
-            known[name] = tuner_row(name, seen, judge, peers)
-        yield [*head, *(known[n] for n in order if n in known)]
+    data = seen.world.sample(DATA, 1)
+    court = Court(seen, data, {}, None, lambda plan: ran(judge[0], plan, *judge[1:]), lambda plan: "", peers)
+    yield from court.table(title, head, names, again, lambda name: FEW if name in DEAR else COUNTS)
 
 
 def shown_to_peers(denoiser: Denoiser, labels: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -171,8 +203,8 @@ def run_peer(asked: Denoiser, noise: Tensor, label: str, count: int) -> Tensor:
     return peer(asked, noise, kind, {**options, "timestep_spacing": spacing}, steps)[0]
 
 
-def model_table(name: str) -> list[str]:
-    """The rows of one trained model."""
+def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """(title, lines) of a trained model's sections: what ships beside the peers, then every tuner."""
     console.print(name)
     denoiser, features, n = load(name, device=DEVICE), load_features(name, device=DEVICE), MODELS[name]
     problem = Problem(denoiser, 10, cond={"label": list(range(10))}, samples=FLOWN)
@@ -220,7 +252,21 @@ def model_table(name: str) -> list[str]:
     lines.append(f"| best untuned by RMSE | {' | '.join(told)} |")
     mine = [distance(pictures(plan)) for plan in kinds["**auto** (shipped)"]]
     told = (f"{d:.3f} (÷{t / d:.2f})" for d, t in zip(mine, theirs, strict=True))
-    return [*lines, f"| **auto** (shipped) | {' | '.join(told)} |"]
+    yield name, [*lines, f"| **auto** (shipped) | {' | '.join(told)} |"]
+    title = f"{name}, every tuner"
+    head = [
+        f"Untuned → tuned, the ratio to the best peer, and the Fréchet distance of {n} pictures as above. A tuning may "
+        f"spend {BUDGET[name]:,} evaluations; – is a method that needs more, that draws noise, or that does not fit. "
+        f"The data that it is given are {n} further pictures of {FINE} steps.", "",
+        f"| | {' | '.join(map(str, COUNTS))} | evaluations spent | seconds | measured |",
+        "|---|" + "---|" * (len(COUNTS) + 3),
+    ]  # fmt: skip
+    court = Court(
+        denoiser, pictures(fine, first=2 * n).cpu(), {"label": list(range(10))}, BUDGET[name],
+        lambda plan: problem.error(plan, start, ends), lambda plan: f"; {distance(pictures(plan)):.3f}", peers,
+    )  # fmt: skip
+    for lines in court.table(title, head, names, again, lambda name: FEW):
+        yield title, lines
 
 
 def stamp() -> str:
@@ -246,7 +292,8 @@ def written(title: str, lines: list[str]) -> None:
         f"columns together; of a tuner that takes long only {', '.join(map(str, FEW))} evaluations are measured. "
         "Models: auto in brackets against the best peer, found on the model itself.",
     ]  # fmt: skip
-    order = [name for name in (*FAMILIES, *MODELS) if name in known]
+    titles = [*FAMILIES, *(title for name in MODELS for title in (name, f"{name}, every tuner"))]
+    order = [name for name in titles if name in known]
     text = "\n\n".join(["\n".join(head), *("\n".join(known[name]) for name in order)])
     FILE.write_text(text + "\n", encoding="utf8")
 
@@ -261,7 +308,8 @@ def main(arguments: list[str]) -> None:
     families = [a.removeprefix("family=") for a in arguments if a.startswith("family=")] or list(FAMILIES)
     for part in parts:
         if part != "mixtures":
-            written(part, model_table(part))
+            for title, lines in model_tables(part, again or everything, again):
+                written(title, lines)
             continue
         for which, title in enumerate(FAMILIES):
             quick = [n for n in everything if which == WHOLE or n in ELSEWHERE or n not in DEAR]
