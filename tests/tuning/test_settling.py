@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import fewstep
-from fewstep import VP, make_plan, tune
+from fewstep import VP, Flow, make_plan, tune
 from fewstep.plan import Plan
 from fewstep.tuning.distilled_solver import DistilledSolver, pushed
+from fewstep.tuning.dynamic_compensation import DynamicCompensation, compensated
 from fewstep.tuning.problem import Problem, Tuner
 from fewstep.tuning.quasi_newton import minimise
 from fewstep.tuning.settling import SHARES, between, settled
@@ -46,6 +47,27 @@ def test_a_share_of_told_times_lies_between():
     assert half.deviates
     for share in (0.0, 1.0):
         assert between(plan, found, share) is (found if share else plan)
+
+
+@pytest.mark.parametrize("path", [VP(), Flow()], ids=["vp", "flow"])
+@pytest.mark.parametrize("steps", [4, 6])
+def test_a_register_that_one_plan_fills_later_than_the_other_is_whole_until_then(path, steps):
+    base = DynamicCompensation().base
+    start = make_plan(path, base, "uniform", steps)
+    found = compensated(path, start.times, torch.linspace(1.0, 1.4, steps, dtype=torch.float64), base)
+    x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def ends(plan):
+        net = fewstep.wrap(lambda x, t: 0.5 * torch.tanh(2 * x), path, "x0", shape=(6,))
+        return fewstep.sample(net, start=x, plan=plan).x
+
+    # Building a plan checks that every register stands where its path says.
+    way = [ends(between(start, found, share)) for share in (0.001, 0.25, 0.5, 0.75, 0.999)]
+    whole = float((ends(found) - ends(start)).norm())
+    left = [float((ends(found) - x).norm()) / whole for x in way]
+    assert float((way[0] - ends(start)).norm()) < 0.01 * whole
+    assert left[-1] < 0.01
+    assert left == sorted(left, reverse=True)
 
 
 def test_where_there_is_no_way_between_there_is_none():

@@ -55,13 +55,24 @@ def _blended(start: Plan, found: Plan, share: float) -> Plan | None:
         builder.ask(name, time[None], range(step, step + 1), slot=slots.get(step, 0))
         slots[step] = slots.get(step, 0) + 1
     for plan, other, part in ((start, found, 1 - share), (found, start, share)):
+        filled = _filled(other)
         for step, to, source, value in _entries(plan, other):
-            # A register of one plan alone holds there what that plan keeps in it.
-            builder.add(to, source, (part if to in other.registers else 1.0) * value[None], range(step, step + 1))
+            # A register that the other plan has not, or has not filled yet, holds what this one keeps in it.
+            shared = filled.get(to, other.steps) <= step
+            builder.add(to, source, (part if shared else 1.0) * value[None], range(step, step + 1))
     deviates = found.deviates or start.deviates
     if not torch.equal(start.ask_times, found.ask_times):
         deviates = deviates or BLEND
     return Plan.build(start.path, builder, order=1, source=dict(found.source), deviates=deviates)
+
+
+def _filled(plan: Plan) -> dict[str, int]:
+    """The step in which each register is first written; x is there before."""
+    first = {plan.registers[0]: -1}
+    for step in plan:
+        for to in step.writes:
+            first.setdefault(plan.registers[to], step.index)
+    return first
 
 
 def _entries(plan: Plan, other: Plan) -> list[tuple[int, str, str | int, Tensor]]:
