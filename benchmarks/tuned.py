@@ -33,7 +33,7 @@ from torch import Tensor
 import fewstep.tuning.problem as problems
 from fewstep import load, make_plan, methods, sample, tune
 from fewstep.denoisers import Denoiser
-from fewstep.errors import FewstepError
+from fewstep.errors import ArgumentError
 from fewstep.metrics import frechet_distance
 from fewstep.networks.features import load_features
 from fewstep.noise import KeyedNoise
@@ -96,7 +96,7 @@ class Court:
             options = {"data": self.data, "budget": self.budget, "cond": self.cond, "samples": NOISES}
             plan = tune(self.seen, count, method=name, **options)
             seconds, gained = time.perf_counter() - began, plan.source["tuned"]
-        except FewstepError:
+        except ArgumentError:  # a method that does not fit, or a budget too small; a fault is not hidden
             return "–", 0, 0.0
         if plan.stochastic or plan.evaluations > count:
             return "–", 0, 0.0

@@ -79,7 +79,7 @@ def test_evaluations_are_those_that_were_asked():
         ((CFG(), 0.6, 0.5), "start and stop"),
         ((CFG(), -0.1), "start and stop"),
         ((CFG(), 0.0, 1.5), "start and stop"),
-        ((CFG(), "0"), "start and stop"),
+        ((CFG(), "0"), "start must be a number"),
         ((CFG(), 0.0, 1.0, 1), "enabled"),
     ],
 )

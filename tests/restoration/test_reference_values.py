@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -100,20 +100,6 @@ def test_the_law_of_a_loop_of_its_own(name, parameters, sigma, on, want, toleran
     )
 
 
-@dataclass(frozen=True)
-class ExactGuide(RestorationGuide):
-    """The answer of a denoiser that knows the posterior: what every guide of this kind stands in for."""
-
-    level: ClassVar[str] = "answer"
-    posterior: Any = None
-
-    def solver(self):
-        return "ddpm"
-
-    def answer(self, ask, x0, state):
-        return self.posterior.denoise(ask.x, ask.path, ask.t), state
-
-
 @pytest.mark.parametrize(
     ("solver", "want"), [("ddim", (1.373, 1.096, 0.082, 0.411)), ("ddpm", (1.376, 1.101, 0.080, 0.408))]
 )
@@ -121,7 +107,7 @@ def test_the_exact_guide_has_the_posterior(solver, want):
     """So that what the others are off by is theirs, and not the plan's or the solver's."""
     world, measurement = b1(0.3)
     posterior = world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.3)
-    got = law(world, ExactGuide(measurement, posterior), 1000, solver=solver, grid="linspace")
+    got = law(world, benches.ExactGuide(measurement, posterior), 1000, solver=solver, grid="linspace")
     assert figures(got) == pytest.approx(want, abs=1e-3)
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -71,24 +71,10 @@ def test_how_far_the_weights_of_modes_move(method, solver, weight):
     assert float((x.sum(1) > 0).double().mean()) == pytest.approx(weight, abs=0.04)
 
 
-@dataclass(frozen=True)
-class ExactGuide(RestorationGuide):
-    """The answer of a denoiser that knows the posterior."""
-
-    level: ClassVar[str] = "answer"
-    posterior: Any = None
-
-    def solver(self):
-        return "ddpm"
-
-    def answer(self, ask, x0, state):
-        return self.posterior.denoise(ask.x, ask.path, ask.t), state
-
-
 @pytest.mark.parametrize(("solver", "weight"), [("ddim", 0.848), ("ddpm", 0.853)])
 def test_the_exact_guide_has_the_weights_of_the_modes(solver, weight):
     world, measurement = b2()
-    guide = ExactGuide(measurement, world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.5))
+    guide = benches.ExactGuide(measurement, world.posterior(torch.tensor([[1.0, 0.0]]), measurement.y[0, :1], 0.5))
     x = sample(world.denoiser(PATH), 1500, solver=solver, steps=100, guides=guide.guides(), dtype=torch.float64).x
     assert float((x.sum(1) > 0).double().mean()) == pytest.approx(weight, abs=0.04)
 

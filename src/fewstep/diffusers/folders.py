@@ -12,6 +12,7 @@ from fewstep.diffusers.architectures import CALLS
 from fewstep.diffusers.plan_scheduler import PlanScheduler
 from fewstep.errors import ArgumentError, WeightsError, unknown
 from fewstep.plan.hub import FILE as PLAN
+from fewstep.plan.hub import check_commit, is_hub_id
 
 VAES = ("AutoencoderKL", "AutoencoderKLCogVideoX")
 
@@ -33,10 +34,9 @@ def folder_of(name: str, revision: str, variant: str | None, weights: bool = Tru
         if revision:
             raise ArgumentError(f"{name!r} is a folder here: a revision, {revision!r}, is of a hub id")
         return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not is_hub_id(name):
         raise ArgumentError(f"{name!r} is neither a folder nor a hub id like 'owner/model'")
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
+    check_commit(revision)
     return _download(name, revision, variant, weights)
 
 

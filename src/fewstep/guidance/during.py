@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.checking import checked
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError
 from fewstep.guidance.base import Ask, Branch, Guide
 
 
+@checked
 @dataclass(frozen=True)
 class During(Guide):
     """Another guide, of any level, between two shares of the steps.
@@ -35,13 +37,8 @@ class During(Guide):
     def __post_init__(self) -> None:
         if not isinstance(self.guide, Guide):
             raise ArgumentError(f"guide must be a guide such as CFG(2.0), got {self.guide!r}")
-        if (
-            not all(isinstance(v, (int, float)) for v in (self.start, self.stop))
-            or not 0 <= self.start <= self.stop <= 1
-        ):
+        if not 0 <= self.start <= self.stop <= 1:
             raise ArgumentError(f"start and stop must be 0 <= start <= stop <= 1, got {self.start!r} and {self.stop!r}")
-        if not isinstance(self.enabled, bool):
-            raise ArgumentError(f"enabled must be True or False, got {self.enabled!r}")
         # What it is at other guides' places, it is here.
         for name in ("level", "needs_grad", "keeps", "couples"):
             object.__setattr__(self, name, getattr(self.guide, name))

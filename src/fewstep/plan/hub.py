@@ -13,6 +13,21 @@ from fewstep.plan.text import about
 FILE = "plan.json"
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether it reads as a hub id, "owner/name"."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+
+
+def check_commit(revision: str) -> None:
+    """Refuse a revision that is no commit: branches and tags move.
+
+    Raises:
+        ArgumentError: it has not 40 hexadecimal digits.
+    """
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
+
+
 def card(
     plan: Plan,
     repo_id: str,
@@ -41,11 +56,11 @@ def card(
     Raises:
         ArgumentError: a name that is none of the hub's, or a model of the hub without its commit.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    if not is_hub_id(repo_id):
         raise ArgumentError(f"repo_id must be 'owner/name', got {repo_id!r}")
     on_hub = "/" in base_model
-    if on_hub and not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ArgumentError(f"a model of the hub needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
+    if on_hub:
+        check_commit(revision)
     if not base_model or (revision and not on_hub):
         raise ArgumentError(f"base_model must be a hub id with its revision, or a shipped name, got {base_model!r}")
     tuned = plan.source.get("tuned")
