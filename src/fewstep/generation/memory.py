@@ -1,5 +1,6 @@
 """How large a batch may be, measured; and what an allocator says when it was too large after all."""
 
+import ctypes
 import resource
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,8 +28,7 @@ def peak_of(work: Callable[[], None], device: torch.device | str) -> int:
     """Bytes by which the most that was held while working exceeds what was held before.
 
     On a CUDA device the allocator counts them.  On the CPU it is the resident memory of the process as Linux counts it,
-    in pages and with what the process had freed and not given back counted as held before; elsewhere the most that the
-    process ever held, which is too little where it held more before.
+    in pages; elsewhere the most that the process ever held, which is too little where it held more before.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -44,6 +44,9 @@ def peak_of(work: Callable[[], None], device: torch.device | str) -> int:
     def kibibytes(key: str) -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
 
+    # What glibc keeps of freed memory is resident: work that takes it again would seem to take nothing.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
     with suppress(OSError):  # else the peak of before stands, and the figure is too large, never too small
         reset.write_text("5")
     before = kibibytes("VmRSS:")
