@@ -25,7 +25,7 @@ from fewstep.denoisers import Denoiser
 from fewstep.errors import FewstepError
 from fewstep.grids import GRIDS
 from fewstep.solvers import solver_named
-from fewstep.tuning.descent import mixtures
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.worlds import GaussianMixture
 
 PATH = VP.from_betas("linear")

@@ -22,9 +22,10 @@ from fewstep import VE, VP, Flow, load, tune
 from fewstep.denoisers import Denoiser
 from fewstep.solvers.free_multistep import Table, table_of
 from fewstep.solvers.tuned import FILE, read_tables, shipped_tables, write_tables
-from fewstep.tuning.descent import Trajectory, Worlds, mixtures
+from fewstep.tuning.descent import Trajectory, Worlds
+from fewstep.tuning.random_mixtures import mixtures
 
-COUNTS = (4, 5, 6, 8, 10)
+COUNTS = (4, 5, 6, 8, 10, 15)
 NOISES, ROUNDS, REFINING = 32, 160, 40
 # Of the noises that a model's table is tuned and judged on; benchmarks/tuned.py takes those of seed 0.
 SEED = 1
@@ -92,8 +93,10 @@ def main(wanted: list[str]) -> None:
             # In λ all paths are alike, so that the table of one is where the others begin: but for a first told level
             # where states grow on the way to noise.
             begin = at_hand("", float(paths[name].lam(1.0)), count)
-            if name != "ve" and (begin is None or not begin.scales):
+            if name != "ve" and begin is None:
                 begin = at_hand("", float(paths["vp"].lam(1.0)), count)
+            if begin is not None and begin.nodes[0] <= paths[name].lam(1.0):
+                begin = None  # its first node lies before the path
             keep(mixtures(paths[name], 4, 8)[1][0], count, Worlds(REFINING if begin else ROUNDS, begin=begin))
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -38,8 +38,9 @@ from fewstep.metrics import frechet_distance
 from fewstep.networks.features import load_features
 from fewstep.noise import KeyedNoise
 from fewstep.plan import Plan
-from fewstep.tuning import Problem
-from fewstep.tuning.descent import mixtures
+from fewstep.tuning import Problem, Tuner
+from fewstep.tuning.auto_diffusion import AutoDiffusion
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.tuning.single import tuner_named
 
 COUNTS = (4, 5, 6, 8, 10)
@@ -47,14 +48,18 @@ JUDGED, NOISES, DATA = 128, 32, 1024
 FAMILIES = ("20 close modes", "20 modes", "20 separated modes", "variances from 100 to 0.03")
 # The family on which every tuner is run; on the others those that take seconds, and two of ours.
 WHOLE, ELSEWHERE = 1, ("spectral", "trajectory")
-# Tuners that take a minute or more for a plan or two, cheap to dear, run at fewer counts; all others come before them.
+# Tuners that take long, cheap to dear: all others come before them.
 DEAR = (
     "dc-solver", "timestep-aligner", "usf", "bespoke-rk1", "bespoke", "autodiffusion", "trajectory", "epd-plugin",
     "epd", "gs", "worlds", "gas",
 )  # fmt: skip
-FEW = (4, 6, 10)
 MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
-BUDGET = {"mnist": 20_000, "cifar10": 6_000}  # evaluations that a tuning on a model may spend
+# Evaluations that a tuning on a model may spend, and noises that it sees: with fewer a fit is worse, with more the
+# ends of their flow are most of what is spent.
+BUDGET = {"mnist": 20_000, "cifar10": 12_000}
+SEEN = {"mnist": 32, "cifar10": 16}
+# Samples that a fitness of AutoDiffusion's is measured on there, in the classifier's features.
+FITNESS = 64
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
 RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,8 +80,10 @@ class Court:
         data: samples of its data.
         cond: conditions, one for each noise in turn.
         budget: evaluations that it may spend; its own choice unless given.
+        noises: that it sees.
+        tuners: those with other parameters than their own.
         error: of a plan, on noises that no tuner sees.
-        look: what else is told of a plan.
+        look: what else is told of the plan that it began with and of its own.
         peers: the best peer's name and error at each number of evaluations.
     """
 
@@ -84,17 +91,20 @@ class Court:
     data: Tensor
     cond: dict[str, list[int]]
     budget: int | None
+    noises: int
+    tuners: dict[str, Tuner]
     error: Callable[[Plan], float]
-    look: Callable[[Plan], str]
+    look: Callable[[Plan, Plan], str]
     peers: dict[int, tuple[str, float]]
 
     def cell(self, name: str, count: int) -> tuple[str, int, float]:
         """(what to show, evaluations spent, seconds) of one tuning."""
         try:
-            problem = Problem(self.seen, count, self.data, self.budget, cond=self.cond, samples=NOISES)
-            before, began = tuner_named(name).untuned(problem), time.perf_counter()
-            options = {"data": self.data, "budget": self.budget, "cond": self.cond, "samples": NOISES}
-            plan = tune(self.seen, count, method=name, **options)
+            problem = Problem(self.seen, count, self.data, self.budget, cond=self.cond, samples=self.noises)
+            tuner = self.tuners.get(name) or tuner_named(name)
+            before, began = tuner.untuned(problem), time.perf_counter()
+            options = {"data": self.data, "budget": self.budget, "cond": self.cond, "samples": self.noises}
+            plan = tune(self.seen, count, method=tuner, **options)
             seconds, gained = time.perf_counter() - began, plan.source["tuned"]
         except ArgumentError:  # a method that does not fit, or a budget too small; a fault is not hidden
             return "–", 0, 0.0
@@ -102,19 +112,17 @@ class Court:
             return "–", 0, 0.0
         old, new = self.error(before), self.error(plan)
         kept = "" if gained["went"] == 1 else f", {gained['went']:.0%} of the way"
-        told = f"{old:.2g} → {new:.2g}{kept} (÷{self.peers[count][1] / new:.1f}){self.look(plan)}"
+        told = f"{old:.2g} → {new:.2g}{kept} (÷{self.peers[count][1] / new:.1f}){self.look(before, plan)}"
         return told, gained["spent"], seconds
 
-    def row(self, name: str, counts: Sequence[int]) -> str:
+    def row(self, name: str) -> str:
         """A tuner's line of a table."""
-        cells = {count: self.cell(name, count) for count in counts}
-        spent, seconds = (sum(cell[k] for cell in cells.values()) for k in (1, 2))
-        shown = " | ".join(cells[count][0] if count in cells else "" for count in COUNTS)
+        cells = [self.cell(name, count) for count in COUNTS]
+        spent, seconds = (sum(cell[k] for cell in cells) for k in (1, 2))
+        shown = " | ".join(cell[0] for cell in cells)
         return f"| {name} | {shown} | {spent:,} | {seconds:.0f} | {stamp()} |"
 
-    def table(
-        self, title: str, head: list[str], names: list[str], again: list[str], counts: Callable[[str], Sequence[int]]
-    ) -> Iterator[list[str]]:
+    def table(self, title: str, head: list[str], names: list[str], again: list[str]) -> Iterator[list[str]]:
         """The lines of a table, anew after every tuner.
 
         Args:
@@ -122,21 +130,31 @@ class Court:
             head: the lines before them.
             names: of the tuners that are wanted here.
             again: of those that are measured also where a row of theirs is at hand.
-            counts: the numbers of evaluations for a tuner.
         """
         known = rows_at_hand(title)
         order = sorted({*known, *names}, key=lambda n: (n in DEAR, DEAR.index(n) if n in DEAR else 0, n))
         for name in [None, *(n for n in order if n in names and (n in again or n not in known))]:
+            made = {}
             if name is not None:
                 console.print(f"{title}: {name}")
-                known[name] = self.row(name, counts(name))
-            yield [*head, *(known[n] for n in order if n in known)]
+                made[name] = self.row(name)
+            known = {**rows_at_hand(title), **made}  # another run may have written some meanwhile
+            rows = [known[n] for n in sorted(known, key=lambda n: order.index(n) if n in order else len(order))]
+            yield [*head, *rows, "", verdict(rows)]
 
 
 def rows_at_hand(title: str) -> dict[str, str]:
     """The lines of tuners in a family's table, by name; only those that say when they were measured."""
     dated = (line for line in sections().get(title, []) if re.search(r"\| [\d-]{10}, \w+ \|$", line))
     return {line.split(" | ")[0][2:]: line for line in dated}
+
+
+def verdict(rows: list[str]) -> str:
+    """In how many cells of a table the tuned plan is nearer to the flow than its start, as printed."""
+    pairs = [tuple(map(float, pair)) for row in rows for pair in re.findall(r"\| (\S+) → ([^ ,]+)", row)]
+    less, same = sum(new < old for old, new in pairs), sum(new == old for old, new in pairs)
+    more = len(pairs) - less - same
+    return f"Of {len(pairs)} tunings {less} end nearer to the flow than their start, {same} as near, {more} less near."
 
 
 def world_table(names: list[str], again: list[str], which: int) -> Iterator[list[str]]:
@@ -163,8 +181,10 @@ def world_table(names: list[str], again: list[str], which: int) -> Iterator[list
     told = (f"{e:.2g} (÷{peers[c][1] / e:.1f})" for e, c in zip(shipped, COUNTS, strict=True))
     head.append("| **auto** (shipped) | " + " | ".join(told) + " | 0 | 0 | |")
     data = seen.world.sample(DATA, 1)
-    court = Court(seen, data, {}, None, lambda plan: ran(judge[0], plan, *judge[1:]), lambda plan: "", peers)
-    yield from court.table(title, head, names, again, lambda name: FEW if name in DEAR else COUNTS)
+    court = Court(
+        seen, data, {}, None, NOISES, {}, lambda plan: ran(judge[0], plan, *judge[1:]), lambda *plans: "", peers
+    )
+    yield from court.table(title, head, names, again)
 
 
 def shown_to_peers(denoiser: Denoiser, labels: list[int]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -255,17 +275,20 @@ def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tupl
     yield name, [*lines, f"| **auto** (shipped) | {' | '.join(told)} |"]
     title = f"{name}, every tuner"
     head = [
-        f"Untuned → tuned, the ratio to the best peer, and the Fréchet distance of {n} pictures as above. A tuning may "
-        f"spend {BUDGET[name]:,} evaluations; – is a method that needs more, that draws noise, or that does not fit. "
-        f"The data that it is given are {n} further pictures of {FINE} steps.", "",
+        f"Untuned → tuned, the ratio to the best peer, and the Fréchet distances of {n} pictures as above. A tuning "
+        f"may spend {BUDGET[name]:,} evaluations and sees {SEEN[name]} noises; – is a method that needs more, that "
+        f"draws noise, or that does not fit. The data that it is given are {n} further pictures of {FINE} steps. "
+        f"AutoDiffusion's fitness is the Fréchet distance of {FITNESS} pictures to them in the same features.", "",
         f"| | {' | '.join(map(str, COUNTS))} | evaluations spent | seconds | measured |",
         "|---|" + "---|" * (len(COUNTS) + 3),
     ]  # fmt: skip
     court = Court(
-        denoiser, pictures(fine, first=2 * n).cpu(), {"label": list(range(10))}, BUDGET[name],
-        lambda plan: problem.error(plan, start, ends), lambda plan: f"; {distance(pictures(plan)):.3f}", peers,
+        denoiser, pictures(fine, first=2 * n).cpu(), {"label": list(range(10))}, BUDGET[name], SEEN[name],
+        {"autodiffusion": AutoDiffusion(samples=FITNESS, features=features)},
+        lambda plan: problem.error(plan, start, ends),
+        lambda *plans: "; " + " → ".join(f"{distance(pictures(plan)):.3f}" for plan in plans), peers,
     )  # fmt: skip
-    for lines in court.table(title, head, names, again, lambda name: FEW):
+    for lines in court.table(title, head, names, again):
         yield title, lines
 
 
@@ -289,8 +312,7 @@ def written(title: str, lines: list[str]) -> None:
         f"Worlds: median over {JUDGED} samples of the RMSE to the exact flow, in 64 dimensions, on a mixture that no "
         f"tuning saw. Tuners saw another mixture of the family, {NOISES} noises and {DATA:,} samples of it: untuned → "
         "tuned, how far it paid to go, and in brackets how many times smaller than the best peer's. Cost: of all "
-        f"columns together; of a tuner that takes long only {', '.join(map(str, FEW))} evaluations are measured. "
-        "Models: auto in brackets against the best peer, found on the model itself.",
+        "columns together. Models: auto in brackets against the best peer, found on the model itself.",
     ]  # fmt: skip
     titles = [*FAMILIES, *(title for name in MODELS for title in (name, f"{name}, every tuner"))]
     order = [name for name in titles if name in known]

@@ -10,8 +10,8 @@ from fewstep import VP, load, make_plan, tune
 from fewstep.metrics import frechet_distance
 from fewstep.plan import Plan
 from fewstep.tuning.auto_diffusion import AutoDiffusion, Species
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 
 PAPER = (
     "AutoDiffusion: Training-Free Optimization of Time Steps and Architectures for Automated Diffusion Model "

@@ -6,8 +6,8 @@ from claims.worlds import twenty_modes
 from fewstep import VP
 from fewstep.denoisers import Denoiser
 from fewstep.tuning import Problem
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.distilled_solver import DistilledSolver
+from fewstep.tuning.random_mixtures import mixtures
 
 PAPER = "Distilling ODE Solvers of Diffusion Models into Smaller Steps"
 COUNTS = (5, 8, 10, 20)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fewstep import make_plan
 from fewstep.paths import Path
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.problem import Problem, Tuner
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.tuning.settling import settled
 
 

@@ -10,9 +10,9 @@ import torch
 from fewstep import VE, VP, Flow, tune
 from fewstep.errors import ArgumentError
 from fewstep.tuning.align_your_steps import AlignYourSteps, Klub, halved, interpolated, sweep
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.levels import karras_levels
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.worlds import Gaussian
 
 

@@ -16,8 +16,8 @@ from fewstep.metrics import frechet_distance
 from fewstep.networks import build
 from fewstep.plan import Plan
 from fewstep.tuning.auto_diffusion import AutoDiffusion, Species, generation
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 
 
 @cache
@@ -160,6 +160,20 @@ def test_evolution_gains_on_noises_and_data_not_seen():
     values = [value for _, value in about["history"]]
     assert values == sorted(values, reverse=True)
     assert about["untuned"] == "ddim, uniform"
+
+
+def test_it_is_judged_by_its_fitness_and_evolves_also_on_a_small_budget():
+    denoiser = world(VP())
+    data, method = denoiser.world.sample(256, 3), AutoDiffusion(samples=64, population=50, generations=5)
+    plan = tune(denoiser, 4, method=method, data=data, budget=60 * 4 * 64, samples=16)
+    about = plan.source["tuned"]
+    assert about["measure"] == "Frechet distance to data"
+    assert about["spent"] <= 60 * 4 * 64
+    assert len(about["history"]) == 5  # ten candidates in each, not fifty in the first
+    problem = Problem(denoiser, 4, data=data)
+    ends = problem.run(plan, problem.starts(64, part=0))
+    assert about["after"] == pytest.approx(float(frechet_distance(ends.float().double(), data[:64])), rel=1e-6)
+    assert about["after"] <= about["before"]
 
 
 def test_layers_are_left_out_in_the_end_and_a_kill_changes_nothing(tmp_path):

@@ -9,8 +9,8 @@ from fewstep import VP, Flow, make_plan, sample, wrap
 from fewstep.analysis import exact_flow
 from fewstep.errors import ArgumentError
 from fewstep.tuning.bespoke import Bespoke, Flowlines, ScaleTime
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.worlds import Gaussian, GaussianMixture
 
 

@@ -7,9 +7,9 @@ import torch
 
 from fewstep import VP, Flow, make_plan, sample, wrap
 from fewstep.errors import ArgumentError
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.distilled_solver import DistilledSolver, pushed
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.tuning.teacher import taught
 from fewstep.worlds import Gaussian
 

@@ -6,9 +6,9 @@ import torch
 from fewstep import VP, Flow, make_plan, sample, wrap
 from fewstep.errors import ArgumentError
 from fewstep.tuning.adversary import Adversary
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.generalised_solver import GeneralisedSolver, generalised
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 
 TIMES = torch.tensor([1.0, 0.75, 0.5, 0.3, 0.1, 0.0], dtype=torch.float64)
 

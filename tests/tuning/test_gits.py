@@ -8,10 +8,10 @@ import torch
 
 from fewstep import VE, VP, Flow, make_plan, sample, tune
 from fewstep.errors import ArgumentError
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.gits import Gits, cheapest_way, deviation, jump_costs
 from fewstep.tuning.levels import intervals, karras_levels
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 
 
 @cache

@@ -7,9 +7,9 @@ import torch
 
 from fewstep import VE, VP, Flow, make_plan, sample, tune
 from fewstep.errors import ArgumentError
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.improved_integration import ImprovedIntegration, finer
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.tuning.single import tuner_named
 from fewstep.tuning.teacher import taught
 

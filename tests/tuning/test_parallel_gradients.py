@@ -5,9 +5,9 @@ import torch
 
 from fewstep import VP, Flow, make_plan, sample, wrap
 from fewstep.errors import ArgumentError
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.parallel_gradients import ParallelGradients, parallel_plan
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 
 
 def numbers(steps, count, value):

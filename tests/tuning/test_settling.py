@@ -78,24 +78,38 @@ def test_where_there_is_no_way_between_there_is_none():
         assert between(plan, other, 1.0) is other
 
 
+@dataclass(frozen=True)
+class Beginning(Tuner):
+    """Begins with a plan, and finds nothing."""
+
+    plan: Plan
+
+    def __call__(self, problem):
+        return self.plan
+
+    def untuned(self, problem):
+        return self.plan
+
+
 def test_the_best_share_on_noises_of_their_own_is_taken():
     problem = Problem(small(), 5, samples=32)
     plan = make_plan(VP(), "ddim", "logsnr", 5)
     start, ends = problem.pairs(16, part=3)
     found = DistilledSolver().fit(problem, plan)
     # Four times the pushes that DDIM wants: a part of the way is best.
-    kept, seen = settled(problem, plan, pushed(plan, 4 * torch.tensor(found.source["pushes"], dtype=torch.float64)))
+    far = pushed(plan, 4 * torch.tensor(found.source["pushes"], dtype=torch.float64))
+    kept, seen = settled(problem, Beginning(plan), far)
     assert list(seen["settled"]) == [f"{s:g}" for s in SHARES]
     assert 0 < seen["went"] < 1
     off = (problem.run(kept, start) - ends).square().mean(1).sqrt().log().mean().exp()
     assert float(off) == pytest.approx(min(seen["settled"].values()))
     assert seen["settled"][f"{seen['went']:g}"] == min(seen["settled"].values())
     told = "not measured: the budget did not allow it"
-    assert settled(Problem(small(), 5, budget=1000), plan, found) == (found, {"went": 1.0, "settled": told})
+    assert settled(Problem(small(), 5, budget=1000), Beginning(plan), found) == (found, {"went": 1.0, "settled": told})
     noisy = make_plan(VP(), "ddpm", "logsnr", 5)
-    assert settled(problem, plan, noisy)[0] is noisy
+    assert settled(problem, Beginning(plan), noisy)[0] is noisy
     lighter = replace(plan, skips=(("a layer",), (), (), (), ()))
-    assert settled(problem, plan, lighter)[0] is lighter
+    assert settled(problem, Beginning(plan), lighter)[0] is lighter
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from fewstep import VE, VP, Cosine, Flow, make_plan, sample, tune
 from fewstep.analysis import quadrature_errors
 from fewstep.errors import ArgumentError
 from fewstep.solvers import solver_named
-from fewstep.tuning.descent import mixtures
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import mixtures
 from fewstep.tuning.solver_search import CONSTANT, SolverSearch, constant, plan_at, space
 from fewstep.tuning.unified_sampling import SCALES, Choice, derivative, scaled, unified_plan
 

@@ -11,10 +11,11 @@ from fewstep import VE, VP, Flow, make_plan, sample, tune
 from fewstep.analysis import gaussian_w2
 from fewstep.errors import ArgumentError, NumericalError, PlanError
 from fewstep.plan import Plan
-from fewstep.solvers.free_multistep import free_multistep, table_of
+from fewstep.solvers.free_multistep import Table, free_multistep, table_of
 from fewstep.solvers.tuned import auto_plan, nearest_table, read_tables, shipped_tables, write_tables
-from fewstep.tuning.descent import Parameters, Spectral, Trajectory, Worlds, mixtures
+from fewstep.tuning.descent import LANDING, Parameters, Spectral, Trajectory, Worlds
 from fewstep.tuning.problem import Problem
+from fewstep.tuning.random_mixtures import fine_mixtures, mixtures
 from fewstep.worlds import Gaussian
 
 
@@ -133,6 +134,33 @@ def test_tuning_on_worlds_gains_on_others():
     assert table_of(plan).plan(VP()).evaluations == 5
 
 
+@pytest.mark.parametrize(("evaluations", "lands"), [(LANDING - 1, False), (LANDING, True)])
+def test_tables_for_any_model_leave_the_path_only_at_few_evaluations(evaluations, lands):
+    plan = Worlds(rounds=8, samples=4)(Problem(mixtures(VP(), 8, 2)[1][0], evaluations))
+    assert bool(plan.deviates) != lands
+    table = table_of(plan)
+    assert (table.told is None, all(one == (1.0, 1.0) for one in table.scales)) == (lands, lands)
+
+
+def test_fine_mixtures_are_as_fine_as_they_say():
+    for (denoiser, start, ends), (first, last, directions) in zip(
+        fine_mixtures(VP(), 3, 2), ((1.0, 1e-3, 8), (10**1.5, 1e-3, 32)), strict=True
+    ):
+        assert start.shape == ends.shape == (2, 64)
+        spread = denoiser.world.spread
+        assert spread.shape[1] == directions
+        assert ((spread[:, 0] / first >= 1) & (spread[:, 0] / first <= 1.3)).all()
+        assert ((spread[:, -1] / last >= 1) & (spread[:, -1] / last <= 1.3)).all()
+
+
+def test_a_table_serves_no_path_that_begins_after_its_first_node():
+    table = Table(-5.0, (-4.6, 0.0), ((0.0,),) * 3, {})
+    assert table.suits(VP(), reach=1.0)
+    short = VP(beta_max=17.0)
+    assert -4.6 < float(short.lam(1.0)) < -4.0
+    assert not table.suits(short, reach=1.0)
+
+
 def test_trajectory_tuning_counts_what_it_spends_and_keeps_its_budget():
     denoiser = fewstep.wrap(lambda x, t: 0.5 * torch.tanh(2 * x), VP(), "x0", shape=(6,))
     plan = tune(denoiser, 4, method=Trajectory(rounds=200), samples=8, budget=8 * 199 + 8 * 4 * 12)
@@ -201,7 +229,11 @@ def test_auto_chooses_the_nearest_and_says_so():
     assert make_plan(VP(), "auto", evaluations=7).evaluations == 6
     assert make_plan(VP(), "auto", steps=5).source["tuned"]["evaluations"] == 5
     assert "tuned" in str(make_plan(VP(), "auto", steps=5).source)
-    assert make_plan(VP(), "auto", evaluations=40).source["solver"] == "unipc"
+    for table, others in ((10, (11, 13)), (15, (15, 19))):
+        assert all(make_plan(VP(), "auto", evaluations=other).evaluations == table for other in others)
+    for evaluations in (14, 20, 40):
+        plan = make_plan(VP(), "auto", evaluations=evaluations)
+        assert (plan.source["solver"], plan.evaluations) == ("unipc", evaluations)
     assert make_plan(fewstep.Cosine(), "auto", evaluations=2).source["solver"] == "unipc"
     assert sample(fewstep.wrap(lambda x, t: x, VP(), "x0", shape=(2,)), 1, solver="auto", evaluations=5).x.shape == (
         1,

@@ -97,9 +97,11 @@ class Table:
     stretch: float = 1.0
 
     def suits(self, path: Path, reach: float) -> bool:
-        """Whether a path's noisy end is near enough to the one that the table was tuned for."""
+        """Whether a path's noisy end lies before all nodes, and near enough to the one that they were tuned for."""
         first = float(path.lam(1.0))
         if not (math.isinf(first) and math.isinf(self.first)) and not abs(first - self.first) < reach:
+            return False
+        if self.nodes and self.nodes[0] <= first:
             return False
         return self.told is None or abs(stretch_of(path, self.told) / self.stretch - 1) < STRETCH
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
+from fewstep.atomic import write_atomically
 from fewstep.errors import ArgumentError, PlanError
 from fewstep.paths import Path
 from fewstep.plan import Plan
@@ -58,7 +59,7 @@ def write_tables(path: str | FilePath, tables: Iterable[Table]) -> None:
         for t in sorted(tables, key=lambda t: (len(t.weights), str(t.about)))
     ]  # fmt: skip
     text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
-    FilePath(path).write_text(text, encoding="utf8")
+    write_atomically(path, text.encode())
 
 
 def near_tables(path: Path) -> list[Table]:
@@ -83,12 +84,11 @@ def nearest_table(path: Path, evaluations: int, model: str = "") -> Table | None
 def auto_plan(path: Path, evaluations: int, model: str = "") -> Plan | None:
     """The plan of the nearest shipped table, with a note of what was chosen; None where there is none.
 
-    Half again above the largest table an untuned plan with all evaluations is the better choice
-    (benchmarks/error_per_evaluation.md).
+    A third above the largest table an untuned plan with all evaluations is the better choice on trained models.
     """
     if not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 1:
         raise ArgumentError(f"evaluations must be an integer of at least 1, got {evaluations!r}")
     table = nearest_table(path, evaluations, model)
-    if table is None or evaluations > 1.5 * len(table.weights):
+    if table is None or 3 * evaluations >= 4 * len(table.weights):
         return None
     return table.plan(path)

@@ -32,6 +32,7 @@ from fewstep.tuning.problem import Problem, Tuner
 Candidate = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 # The published generation: 25 mutations and 15 crossovers of 50, 10 parents; the uniform grid's own mutations are few.
 MUTATED, CROSSED, PARENTS, FIRST_RATE, TRIES = 0.5, 0.3, 0.2, 0.1, 10
+FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class AutoDiffusion(Tuner):
 
     Args:
         solver: of the catalogue, deterministic.
-        population: candidates a generation, at least 5; 50 as published.
+        population: candidates a generation, at least 5; 50 as published.  Fewer where the budget is short of that many
+            in every generation, so that it evolves.
         generations: at least 1; 10 as published.
         rate: the probability that a mutation replaces an entry, in (0, 1].
         samples: that a fitness is measured on; 1,000 to 5,000 as published for pictures.
@@ -165,7 +167,7 @@ class AutoDiffusion(Tuner):
     features: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("population", 5), ("generations", 1), ("samples", 2)):
+        for name, least in (("population", FEWEST), ("generations", 1), ("samples", 2)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise ArgumentError(f"{name} must be an integer of at least {least}, got {getattr(self, name)!r}")
         if not 0 < self.rate <= 1 or not 0 <= self.skip < 1:
@@ -183,26 +185,45 @@ class AutoDiffusion(Tuner):
         fittest = min((one for one in tried if sum(map(len, one[1])) == most), key=lambda one: (tried[one], one))
         return self._plan(path, species, fittest, names)
 
+    def measure(self, plan: Plan) -> str:
+        """The fitness."""
+        return "Frechet distance to data"
+
+    def judged(self, problem: Problem, plan: Plan, n: int, part: int) -> Tensor:
+        """The Fréchet distance to data of as many other samples as a fitness is measured on, (1,)."""
+        return self._distance(problem, plan, problem.starts(self.samples, part)).reshape(1)
+
+    def judging_cost(self, problem: Problem, n: int, plans: int) -> int:
+        """A run of each."""
+        return problem.clean_cost(self.samples) + plans * problem.run_cost(problem.evaluations, self.samples)
+
+    def _distance(self, problem: Problem, plan: Plan, start: Tensor) -> Tensor:
+        ends = problem.run(plan, start).float().double()
+        return frechet_distance(ends, problem.clean(self.samples), self.features)
+
     def _evolved(self, problem: Problem, species: Species, names: list[str]) -> dict[Candidate, float]:
         """The fitness of every candidate that was tried."""
-        start, data = problem.starts(self.samples, part=1), problem.clean(self.samples)
+        start = problem.starts(self.samples, part=1)
+        problem.clean(self.samples)  # counted before the rounds that the rest allows
         kept = [
             ((tuple(times), tuple(map(tuple, lists))), value) for times, lists, value in problem.state.get("all", [])
         ]
         tried: dict[Candidate, float] = {}
+        each = problem.run_cost(problem.evaluations, self.samples)
+        whole = problem.affordable("the evolution", self.generations * self.population, each)
+        size = max(FEWEST, whole // self.generations)
         for number in range(self.generations):
             rng = random.Random(f"{problem.seed} {number}")
             left_out = self._left_out(number, species)
-            for one in generation(species, rng, dict(tried), self.population, left_out):
+            for one in generation(species, rng, dict(tried), size, left_out):
                 if len(tried) < len(kept):
                     assert kept[len(tried)][0] == one
                     tried[one] = kept[len(tried)][1]
                     continue
-                if tried and not problem.left(problem.run_cost(problem.evaluations, self.samples)):
+                if tried and not problem.left(each):
                     return tried
                 plan = self._plan(problem.denoiser.path, species, one, names)
-                distance = frechet_distance(problem.run(plan, start).float().double(), data, self.features)
-                tried[one] = float(distance)
+                tried[one] = float(self._distance(problem, plan, start))
                 problem.keep(all=[[*c, value] for c, value in tried.items()])
             best = min(value for c, value in tried.items() if sum(map(len, c[1])) == left_out)
             problem.record(best)

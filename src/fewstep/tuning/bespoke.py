@@ -241,9 +241,10 @@ class Bespoke(Tuner):
             rows = torch.randperm(problem.samples, generator=generator)[: self.batch]
             return self.bound(problem, numbers(), lines, rows)
 
+        each = problem.run_cost(problem.evaluations, self.batch)
         descend(
-            learned, loss, self.rounds, self.rate, problem=problem, generator=generator, keep_best=False,
-            more=lambda: problem.left(problem.run_cost(problem.evaluations, self.batch)),
+            learned, loss, problem.affordable("batches", self.rounds, each), self.rate, problem=problem,
+            generator=generator, keep_best=False, more=lambda: problem.left(each),
         )  # fmt: skip
         with torch.no_grad():
             return numbers().plan()

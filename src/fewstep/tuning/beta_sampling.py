@@ -1,10 +1,12 @@
 """Beta Sampling: any solver on the quantiles of a Beta distribution, two numbers for all nodes.
 
 The paper chooses them by hand, both alike, and less than 1, which is dense at both ends; where most of the error comes
-from the middle, more than 1 is better.  Unless they are given, some are tried on noises.  The reason for them is in
-`spectral_change`; the grid is `fewstep.grids.Beta`.
+from the middle, more than 1 is better.  Unless they are given, some that are alike are tried on noises, and from the
+best of those each by itself, up and down by smaller and smaller factors.  The reason for them is in `spectral_change`;
+the grid is `fewstep.grids.Beta`.
 """
 
+import math
 from dataclasses import dataclass
 
 from fewstep.catalog import method
@@ -12,11 +14,12 @@ from fewstep.errors import ArgumentError
 from fewstep.grids import Beta
 from fewstep.plan import Plan
 from fewstep.planning import make_plan
-from fewstep.tuning.pairs import nearest
+from fewstep.tuning.pairs import off
 from fewstep.tuning.problem import Problem, Tuner
 
-# What is tried, the one in use first.
+# What is tried for both, the one in use first; then the largest and the least change of the logarithm of one.
 SHAPES = (0.6, 0.45, 0.8, 1.25, 1.6, 2.2)
+LARGEST, LEAST = 0.3, 0.05
 
 
 @method(
@@ -34,8 +37,8 @@ class BetaSampling(Tuner):
 
     Args:
         solver: of the catalogue.
-        a, b: of the distribution, more than 0; 0.6 in use.  Unless both are given, a = b of `SHAPES` are tried, as far
-            as the budget goes, each by a run; else no network is evaluated.
+        a, b: of the distribution, more than 0; 0.6 in use.  Unless both are given they are searched, as far as the
+            budget goes, by a run each; else no network is evaluated.
 
     Raises:
         ArgumentError: one of them alone, or not more than 0.
@@ -55,9 +58,33 @@ class BetaSampling(Tuner):
         """The plan."""
         if self.a is not None and self.b is not None:
             return self._plan(problem, self.a, self.b)
+        return self._plan(problem, *self._searched(problem))
+
+    def _searched(self, problem: Problem) -> tuple[float, float]:
+        """The a and b whose plan leads nearest to the flow's ends, of those that were tried."""
         start, ends = problem.pairs(problem.samples, part=1)
-        plans = [self._plan(problem, shape, shape) for shape in SHAPES]
-        return plans[nearest(problem, plans, start, ends)]
+        tried: dict[tuple[float, float], float] = {(a, b): value for a, b, value in problem.state.get("tried", [])}
+
+        def error(shape: tuple[float, float]) -> float:
+            if shape in tried:
+                return tried[shape]
+            if not problem.left(problem.run_cost(problem.evaluations, len(start))):
+                return math.inf
+            tried[shape] = float(off(problem.run(self._plan(problem, *shape), start), ends))
+            problem.record(min(tried.values()))
+            problem.keep(tried=[[*one, value] for one, value in tried.items()])
+            return tried[shape]
+
+        best, change = min(((shape, shape) for shape in SHAPES), key=error), LARGEST
+        while change >= LEAST:
+            a, b = best
+            around = [near for f in (math.exp(change), math.exp(-change)) for near in ((a * f, b), (a, b * f))]
+            ahead = min(around, key=error)
+            if error(ahead) < error(best):
+                best = ahead
+            else:
+                change /= 2
+        return best
 
     def _plan(self, problem: Problem, a: float, b: float) -> Plan:
         return make_plan(problem.denoiser.path, self.solver, Beta(a, b), evaluations=problem.evaluations)

@@ -26,7 +26,7 @@ from fewstep.solvers.tuned import near_tables
 from fewstep.tuning.pairs import off
 from fewstep.tuning.problem import Problem, Tuner
 from fewstep.tuning.quasi_newton import minimise
-from fewstep.worlds import GaussianMixture
+from fewstep.tuning.random_mixtures import fine_mixtures, mixtures
 
 DEPTH = 4
 # The noisiest λ that a descent begins to tell the network, where the path begins at −∞.
@@ -35,6 +35,8 @@ LEAST = -6.0
 INSIDE = 0.05
 # How far the size of states may be from the noise's for the network to be told their λ.
 SIZES = 0.15
+# Evaluations from which on the states of tables for any model land on the path.
+LANDING = 6
 # Where a second descent begins to tell: far from the first, as in between there is a hill.
 LATER = -2.5
 
@@ -158,41 +160,16 @@ class Spectral(Tuner):
         return parameters.found()
 
 
-def mixtures(path: Path, seed: int, samples: int) -> list[tuple[Any, Tensor, Tensor]]:
-    """Random mixtures in 64 dimensions: (denoiser, starts, ends) each.
-
-    Three have 20 modes, overlapping to separated; the fourth is like pictures: six modes whose variances fall from 100,
-    along the first of 16 directions, to 0.03, since few directions of a picture hold nearly all of its variance.
-    """
-    from fewstep.analysis.flow import exact_flow
-
-    made = []
-    for i, apart in enumerate((0.3, 0.6, 1.0, 0.5)):
-        generator = torch.Generator().manual_seed(seed * 1000 + i)
-
-        def normal(*shape: int, generator: torch.Generator = generator) -> Tensor:
-            return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-        modes, rank = (6, 16) if i == 3 else (20, 4)
-        basis = torch.linalg.qr(normal(modes, 64, rank))[0]
-        spread = 0.3 * torch.rand(modes, rank, dtype=torch.float64, generator=generator)
-        floor = 0.01
-        if i == 3:
-            spread, floor = (1 + spread) * torch.logspace(2, -1.3, rank, dtype=torch.float64), 0.03
-        weights = torch.rand(modes, dtype=torch.float64, generator=generator) + 0.2
-        world = GaussianMixture(weights, apart * normal(modes, 64), torch.full((modes, 1), floor), basis, spread)
-        start = normal(samples, 64) * path.sigma(1.0)
-        made.append((world.denoiser(path), start, exact_flow(world.denoiser(path), start, tolerance=1e-7)))
-    return made
-
-
 @method(name="worlds", papers=[], family="tuning", summary="Descend the error on random mixtures whose flow is exact.")
 @dataclass(frozen=True)
 class Worlds(Tuner):
     """Nodes, weights and scales that minimise the error to the exact flow of random mixtures.
 
+    From `LANDING` evaluations on states land on the path: there leaving it gains less on mixtures than it loses on
+    trained networks, which it shows states unlike those that they were trained on.
+
     Args:
-        rounds: steps of the optimiser, a quarter of them with states that land on the path.
+        rounds: steps of the optimiser; where states may leave the path, they land in the first quarter of them.
         samples: noises a mixture.
         begin: a table to begin with; DPM-Solver++(2M) unless given.
     """
@@ -205,17 +182,20 @@ class Worlds(Tuner):
         """The tuned plan; no network is evaluated."""
         path, steps = problem.denoiser.path, problem.evaluations
         # Mixtures for judging have even seeds.
-        sets = mixtures(path, 2 * problem.seed + 1, self.samples)
+        seed = 2 * problem.seed + 1
+        sets = mixtures(path, seed, self.samples)
+        sets += fine_mixtures(path, seed, self.samples) if steps >= LANDING else []
         parts = [Problem(denoiser, steps) for denoiser, _, _ in sets]
 
         def loss(plan: Plan) -> Tensor:
             errors = [off(part.run(plan, x, grad=True), ends) for part, (_, x, ends) in zip(parts, sets, strict=True)]
             return torch.stack(errors).log().mean().exp()
 
-        parameters = Parameters.like_two_m(path, steps)
-        if self.begin is not None:
-            parameters = Parameters.of(self.begin, path)
-        else:
+        parameters = Parameters.like_two_m(path, steps) if self.begin is None else Parameters.of(self.begin, path)
+        if steps >= LANDING:
+            parameters.descend(loss, self.rounds, problem=problem)
+            return parameters.found()
+        if self.begin is None:
             parameters.descend(loss, self.rounds // 4, problem=problem, name="landing")
         parameters = parameters.freed()
         parameters.descend(loss, self.rounds - self.rounds // 4, problem=problem)

@@ -214,7 +214,9 @@ class DynamicCompensation(Tuner):
 
             # Live ratios, so that no register which a candidate reads is left out as unread.
             prefix.move(compensated(path, times, ratios.clone().requires_grad_(), self.base), i)
-            more = partial(problem.left, problem.run_cost(2, self.noises))
-            descend([ratio], loss, self.rounds, self.rate, problem=problem, name=f"ratio {i}", more=more)
+            each, name = problem.run_cost(2, self.noises), f"ratio {i}"
+            rounds = problem.affordable(name, self.rounds, each, ways=steps - i)
+            more = partial(problem.left, each)
+            descend([ratio], loss, rounds, self.rate, problem=problem, name=name, more=more)
             ratios[i] = ratio.detach()
         return ratios

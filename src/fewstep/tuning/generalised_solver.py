@@ -140,13 +140,18 @@ class GeneralisedSolver(Tuner):
             inner = times[0] * shares.sigmoid().cumprod(0)
             return generalised(path, torch.cat([times[:1], inner, times[-1:]]), shifts, weights[0], weights[1])
 
-        descend(learned, lambda: pairs.error(plan()), self.rounds, self.rate, **pairs.options)
+        second = self.adversarial_rounds if self.adversarial else 0
+        whole = pairs.affordable(self.rounds + second)
+        first = -(-whole * self.rounds // (self.rounds + second))
+        descend(learned, lambda: pairs.error(plan()), first, self.rate, **pairs.options)
         if self.adversarial and (SECOND in problem.state or pairs.options["more"]()):
-            self._second_stage(problem, pairs, learned, plan)
+            self._second_stage(problem, pairs, learned, plan, whole - first)
         with torch.no_grad():
             return plan()
 
-    def _second_stage(self, problem: Problem, pairs: Pairs, learned: list[Tensor], plan: Callable[[], Plan]) -> None:
+    def _second_stage(
+        self, problem: Problem, pairs: Pairs, learned: list[Tensor], plan: Callable[[], Plan], rounds: int
+    ) -> None:
         """Both losses together; after a kill the discriminator begins anew."""
         adversary = Adversary(problem.denoiser.shape, self.width, self.penalty, self.adversary_rate, problem.seed)
 
@@ -158,4 +163,4 @@ class GeneralisedSolver(Tuner):
             return off + self.adversarial * adversary.fools(fake, pairs.ends[others])
 
         options = {**pairs.options, "keep_best": False, "name": SECOND}
-        descend(learned, loss, self.adversarial_rounds, self.rate / 10, **options)
+        descend(learned, loss, rounds, self.rate / 10, **options)

@@ -70,6 +70,11 @@ class Pairs:
         more = partial(problem.left, cost)
         return {"problem": problem, "generator": self.generator, "more": more, "keep_best": not noisy}
 
+    def affordable(self, rounds: int) -> int:
+        """So many rounds of a batch, or as many as the budget pays for."""
+        each = self.problem.run_cost(self.problem.evaluations, self.batch)
+        return self.problem.affordable("batches", rounds, each)
+
     @staticmethod
     def least(problem: Problem, batch: int) -> int:
         """What the flow's ends and one batch cost."""

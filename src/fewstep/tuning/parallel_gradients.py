@@ -155,7 +155,8 @@ class ParallelGradients(Tuner):
         """The tuned plan, of as many steps as the evaluations allow."""
         pairs, thetas = Pairs(problem, self.batch), self._begin(problem).requires_grad_()
         path = problem.denoiser.path
-        descend([thetas], lambda: pairs.error(self._plan(path, thetas)), self.rounds, self.rate, **pairs.options)
+        rounds = pairs.affordable(self.rounds)
+        descend([thetas], lambda: pairs.error(self._plan(path, thetas)), rounds, self.rate, **pairs.options)
         return self._plan(path, thetas.detach())
 
     def _begin(self, problem: Problem) -> Tensor:

@@ -43,6 +43,7 @@ class Problem:
         samples: how many noises a tuner sees at a time.
         tell: called with a line now and then.
         spent: evaluations of the network so far, summed over samples.
+        reserved: evaluations of the budget that are kept for what comes after.
         checkpoint: a file in which `state` survives a kill; None keeps it in memory alone.
         state: what was kept so far, read from the checkpoint where there is one.
         history: (spent, value) pairs that the method recorded on its way.
@@ -58,6 +59,7 @@ class Problem:
     samples: int = 64
     tell: Callable[[str], None] = lambda line: None
     spent: int = 0
+    reserved: int = 0
     checkpoint: str | FilePath | None = None
     state: dict[str, Any] = field(default_factory=dict)
     history: list[tuple[int, float]] = field(default_factory=list)
@@ -198,15 +200,35 @@ class Problem:
         self.spent += out.stats.evaluations * len(start)
         return out.x
 
+    def off(self, plan: Plan, start: Tensor, ends: Tensor) -> Tensor:
+        """Each sample's RMSE to the flow's ends, (n,); of a plan with noise their sliced W2 distance, (1,)."""
+        x = self.run(plan, start)
+        return sliced_w2(x, ends).reshape(1) if plan.stochastic else (x - ends).flatten(1).square().mean(1).sqrt()
+
     def error(self, plan: Plan, start: Tensor, ends: Tensor) -> float:
         """The median over samples of the RMSE to the flow's ends; of a plan with noise their sliced W2 distance."""
-        if plan.stochastic:
-            return float(sliced_w2(self.run(plan, start), ends))
-        return float((self.run(plan, start) - ends).flatten(1).square().mean(1).sqrt().median())
+        return float(self.off(plan, start, ends).median())
 
     def left(self, more: int = 1) -> bool:
         """Whether the budget allows that many more evaluations."""
-        return self.budget is None or self.spent + more <= self.budget
+        return self.budget is None or self.spent + more + self.reserved <= self.budget
+
+    def affordable(self, name: str, wanted: int, each: int, ways: int = 1) -> int:
+        """So many rounds of what costs `each`, or as many as its share of the budget pays for, at least one.
+
+        A rate that falls with the rounds is then at its end when the budget is; asked again by the same name, after a
+        kill too, it is the same number.
+
+        Args:
+            name: of what the rounds are of.
+            wanted: rounds where the budget has no limit.
+            each: evaluations of a round.
+            ways: among how many the rest of the budget is shared evenly.
+        """
+        if self.budget is None:
+            return wanted
+        rest = (self.budget - self.reserved - self.spent) // ways
+        return self.once(f"rounds of {name}", lambda: max(1, min(wanted, rest // each)))
 
     def spectrum(self) -> Tensor:
         """The variances (d,) of the data: given, those of `data`, a world's, or every scale in a range of 2."""
@@ -240,6 +262,22 @@ class Tuner(ABC):
     def least(self, problem: Problem) -> int:
         """The evaluations of the network that the method cannot do without; a smaller budget is refused."""
         return 0
+
+    def measure(self, plan: Plan) -> str:
+        """What `judged` tells, in words."""
+        return f"{'sliced W2 distance' if plan.stochastic else 'median RMSE'} to the flow"
+
+    def judged(self, problem: Problem, plan: Plan, n: int, part: int) -> Tensor:
+        """How far a plan is from what the method is for, on noises of a part that it never saw: (n,) or (1,).
+
+        It decides how far it pays to go, and is what the report tells: the distance to the flow's ends, unless a method
+        aims elsewhere.
+        """
+        return problem.off(plan, *problem.pairs(n, part))
+
+    def judging_cost(self, problem: Problem, n: int, plans: int) -> int:
+        """The most evaluations that `judged` spends on so many plans."""
+        return problem.pairs_cost(n) + plans * problem.run_cost(problem.evaluations, n)
 
 
 def stopwatch() -> Callable[[], float]:

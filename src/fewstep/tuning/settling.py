@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.catalog import methods
 from fewstep.plan import Builder, Plan
 from fewstep.planning import make_plan
-from fewstep.tuning.problem import Problem
+from fewstep.tuning.problem import Problem, Tuner
 
 # Noises that it takes at least.
 LEAST = 16
@@ -90,28 +90,30 @@ def _entries(plan: Plan, other: Plan) -> list[tuple[int, str, str | int, Tensor]
     return rows
 
 
-def settled(problem: Problem, start: Plan, found: Plan) -> tuple[Plan, dict[str, Any]]:
+def settling_cost(problem: Problem, tuner: Tuner) -> int:
+    """The most evaluations that `settled` spends."""
+    return tuner.judging_cost(problem, max(LEAST, problem.samples // 2), len(SHARES))
+
+
+def settled(problem: Problem, tuner: Tuner, found: Plan) -> tuple[Plan, dict[str, Any]]:
     """The best plan on the way, and what was seen: the share, and the errors at all shares that were tried.
 
     What was found is taken as it is where the budget does not allow more, where one of the two draws noise and the
     other does not, and where it leaves out layers and so costs less than its start.
     """
+    start = tuner.untuned(problem)
     if found.skips:
         return found, {"went": 1.0, "settled": "not measured: it leaves out layers, and so costs less than its start"}
     if start.stochastic != found.stochastic:
         return found, {"went": 1.0, "settled": "not measured: a plan with noise and one without are not alike"}
     n = max(LEAST, problem.samples // 2)
     plans = {share: plan for share in SHARES if (plan := between(start, found, share)) is not None}
-    if not problem.left(problem.pairs_cost(n) + sum(problem.run_cost(p.evaluations, n) for p in plans.values())):
+    if not problem.left(tuner.judging_cost(problem, n, len(plans))):
         return found, {"went": 1.0, "settled": "not measured: the budget did not allow it"}
 
     def measured() -> list[Tensor]:
-        """log RMSE of every noise, (n,), or one distance for all of plans with noise."""
-        noises, ends = problem.pairs(n, part=3)
-        if start.stochastic:
-            return [torch.tensor([problem.error(plan, noises, ends)]).double().log() for plan in plans.values()]
-        off = [(problem.run(plan, noises) - ends).flatten(1).square().mean(1).sqrt() for plan in plans.values()]
-        return [each.double().clamp_min(1e-300).log() for each in off]
+        """The logarithm of how far each plan is off, for every noise or for all of them."""
+        return [tuner.judged(problem, plan, n, 3).double().clamp_min(1e-300).log() for plan in plans.values()]
 
     problem.tell("measuring how far it pays to go")
     logs = dict(zip(plans, problem.once("settled", measured), strict=True))

@@ -17,7 +17,7 @@ from fewstep.plan import Plan
 from fewstep.plan.files import from_data, to_data
 from fewstep.planning import make_plan
 from fewstep.tuning.problem import Problem, Tuner
-from fewstep.tuning.settling import settled
+from fewstep.tuning.settling import settled, settling_cost
 
 JUDGED = 64
 # Points of the method's way that the plan's file keeps.
@@ -90,12 +90,16 @@ def tune_one(
     if budget is not None and budget < least:
         raise ArgumentError(f"budget={budget} is too small: this method needs at least {least} evaluations here")
     problem.resume(_job(problem, tuner))
+    # A method spends what it may: without a reserve nothing would be left to tell whether what it found pays.
+    after = settling_cost(problem, tuner) if settle else 0
+    problem.reserved = after if budget is not None and budget - after >= least else 0
     tell("tuning")
     try:
         # The file's form, so that a plan that was read back is the same.
         plan, went = from_data(problem.once("plan", lambda: to_data(tuner(problem)))), dict[str, Any]()
+        problem.reserved = 0
         if settle:
-            plan, went = settled(problem, tuner.untuned(problem), plan)
+            plan, went = settled(problem, tuner, plan)
         about = _judged(problem, tuner, method, plan, went)
         return replace(plan, source={"solver": "tuned", **plan.source, "grid": "tuned", "tuned": about})
     finally:
@@ -106,22 +110,26 @@ def _judged(problem: Problem, tuner: Tuner, method: str | Tuner, plan: Plan, wen
     """What the plan is worth on noises that the method never saw."""
     spent, seconds = problem.once("spent", lambda: [problem.spent, round(problem.seconds, 2)])
     problem.tell("measuring on noises that the method never saw")
-    start, ends = problem.pairs(min(JUDGED, max(16, problem.samples)), part=0)
+    n = min(JUDGED, max(16, problem.samples))
+
+    def off(plan: Plan) -> float:
+        return float(tuner.judged(problem, plan, n, 0).median())
+
     untuned = tuner.untuned(problem)
     default = make_plan(problem.denoiser.path, "dpm-solver++", "logsnr", evaluations=problem.evaluations)
-    before = problem.error(untuned, start, ends)
+    before = off(untuned)
     every = max(1, -(-len(problem.history) // SHOWN))
     about: dict[str, Any] = {
         "method": name_of(method), "model": problem.denoiser.name,
         "path": problem.denoiser.path.kind, "shape": list(problem.denoiser.shape),
         "guides": [type(g).__name__ for g in problem.guides], "evaluations": plan.evaluations,
-        "measure": f"{'sliced W2 distance' if plan.stochastic else 'median RMSE'} to the flow",
+        "measure": tuner.measure(plan),
         "untuned": f"{untuned.source.get('solver', 'a table')}, {untuned.source.get('grid', 'a grid')}",
-        "before": before, "after": problem.error(plan, start, ends),
+        "before": before, "after": off(plan),
         "spent": spent, "seconds": seconds, "seed": problem.seed, **went,
     }  # fmt: skip
     if not plan.stochastic:
-        about["default"] = before if untuned == default else problem.error(default, start, ends)
+        about["default"] = before if untuned == default else off(default)
     if problem.budget is not None:
         about["budget"] = problem.budget
     about["measured"] = problem.spent - spent

@@ -27,8 +27,8 @@ from fewstep.tuning.unified_sampling import PREDICTIONS, SCALES, SCHEMES, Choice
 STAGES = 3
 # Trials before the model proposes, and plans that go on to the next stage.
 RANDOM, KEPT = 12, 6
-# The share of a place's entries that a mutation changes, and the deviation of a changed number's logarithm.
-MUTATED, NEAR = 0.2, 0.15
+# How many of a place's entries a mutation changes on average, and the deviation of a changed number's logarithm.
+MUTATED, NEAR = 3, 0.2
 CONSTANT = (
     Choice(),
     Choice(corrected=True),
@@ -65,12 +65,12 @@ def constant(choice: Choice, steps: int) -> dict[str, Any]:
 
 
 def mutated(place: dict[str, Any], distributions: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """A place near another: a fifth of its numbers times e^z, z of deviation 0.15, of its choices drawn anew."""
+    """A place near another: some of its numbers times e^z, z of deviation 0.2, and of its choices drawn anew."""
     from optuna.distributions import CategoricalDistribution
 
     found = dict(place)
     for name, kind in distributions.items():
-        if rng.random() >= MUTATED:
+        if len(distributions) * rng.random() >= MUTATED:
             continue
         if isinstance(kind, CategoricalDistribution):
             found[name] = rng.choice(kind.choices)

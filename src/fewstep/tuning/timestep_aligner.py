@@ -121,8 +121,10 @@ class TimestepAligner(Tuner):
             def loss(i: int = i, ratio: Tensor = ratio, off_by: Callable[[Plan], Tensor] = off_by) -> Tensor:
                 return off_by(aligned(plan, torch.cat([ratios[:i], ratio[None], ratios[i + 1 :]])))
 
-            more = partial(problem.left, problem.run_cost(2, self.batch))
-            descend([ratio], loss, self.rounds, self.rate, problem=problem, name=f"ratio {i}", more=more)
+            each, name = problem.run_cost(2, self.batch), f"ratio {i}"
+            rounds = problem.affordable(name, self.rounds, each, ways=plan.steps - i)
+            more = partial(problem.left, each)
+            descend([ratio], loss, rounds, self.rate, problem=problem, name=name, more=more)
             ratios[i] = ratio.detach()
         return aligned(plan, ratios)
 
