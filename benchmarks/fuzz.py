@@ -103,6 +103,7 @@ run = some(
     device=sane_or_mad("cpu", "cuda", "tpu"), noise=sane_or_mad("keyed", "brownian"), grad=sane_or_mad(False, True),
     debug=sane_or_mad(True, False), cond=sane_or_mad({}, {"label": 1}, {"label": [1, 2]}, {"other": 1}),
     keep=sane_or_mad("final", "trajectory", "answers"), cuda_graph=sane_or_mad(False, True),
+    deterministic=sane_or_mad(False, True),
 )  # fmt: skip
 denoisers = sane_or_mad(*WRAPPED, WORLD)
 

@@ -105,7 +105,9 @@ def _on_a_gpu(device: torch.device) -> bool:
 
 def _signature(program: Program, start: Tensor, cond: Mapping[str, Any], guides: Sequence[Any]) -> tuple[Any, ...]:
     shapes = [(k, tuple(v.shape), v.dtype) if isinstance(v, Tensor) else (k, repr(v)) for k, v in sorted(cond.items())]
-    return (tuple(start.shape), start.dtype, start.device, tuple(map(id, guides)), tuple(shapes))
+    # A record holds the kernels that it was made with.
+    strict = torch.are_deterministic_algorithms_enabled()
+    return (tuple(start.shape), start.dtype, start.device, tuple(map(id, guides)), tuple(shapes), strict)
 
 
 def captured_run(program: Program, start: Tensor, cond: Mapping[str, Any], noise: KeyedNoise) -> Any:

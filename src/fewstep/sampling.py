@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.checking import checked_device
 from fewstep.denoisers import Denoiser
+from fewstep.determinism import same_bits, stepwise
 from fewstep.errors import ArgumentError, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
@@ -40,14 +43,16 @@ def stream(
     grad: bool | str = False,
     debug: bool = False,
     compile: bool = False,
+    deterministic: bool = False,
 ) -> Iterator[Event]:
     """Sample, and yield an event after every step; arguments are those of `sample`."""
-    session = prepare(
-        denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, plan=plan, guides=guides,
-        cond=cond, seed=seed, first=first, start=start, dtype=dtype, device=device, noise=noise, grad=grad, debug=debug,
-        compile=compile,
-    )  # fmt: skip
-    return session.events()
+    with _bits(deterministic, start, device):
+        session = prepare(
+            denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, plan=plan, guides=guides,
+            cond=cond, seed=seed, first=first, start=start, dtype=dtype, device=device, noise=noise, grad=grad,
+            debug=debug, compile=compile,
+        )  # fmt: skip
+    return stepwise(session.events(), session.start.device) if deterministic else session.events()
 
 
 def sample(
@@ -60,6 +65,7 @@ def sample(
     search: Callable[..., Output] | None = None,
     reject: Callable[..., Output] | None = None,
     cuda_graph: bool = False,
+    deterministic: bool = False,
     **options: Any,
 ) -> Output:
     """Draw samples from a model.
@@ -91,12 +97,16 @@ def sample(
         debug: look for NaN after every step and not only at the end.
         compile: run the network as `torch.compile` makes it, compiled once a denoiser and shape.
         cuda_graph: record the whole run as one CUDA graph and replay it for later runs of the same kind.
+        deterministic: the same call gives the same bits, on the same machine and versions, by deterministic kernels
+            only; the whole process takes them until the run ends, and some are slower.  Without it the noise is the
+            same, and on a GPU the last digits may differ.  A gradient that is taken later is taken without it.
 
     Returns:
         The samples, what they cost, and how to make each again.
 
     Raises:
-        ArgumentError: a bad argument, before the first evaluation.
+        ArgumentError: a bad argument, before the first evaluation; with deterministic=True also an operation that has
+            no deterministic kernel, when the run comes to it.
         NumericalError: the network answered with NaN or Inf.
     """
     if not isinstance(keep, str) or keep not in KEEPS:
@@ -105,6 +115,7 @@ def sample(
         raise ArgumentError(f"progress and cuda_graph must be True or False, got {progress!r} and {cuda_graph!r}")
     if callback is not None and not callable(callback):
         raise ArgumentError(f"callback must be a function that takes an event, got {callback!r}")
+    bits = _bits(deterministic, options.get("start"), options.get("device", "cpu"))
     shows = keep != "final" or progress or callback is not None
     others = {"search": search, "reject": reject, "a loop as solver": loop_asked(options)}
     asked: dict[str, Callable[..., Output] | None] = {k: v for k, v in others.items() if v is not None}
@@ -120,7 +131,27 @@ def sample(
             if not callable(other) or getattr(other, "role", what) != what:
                 kind = {"search": "a search of fewstep.search", "reject": "a filter such as Reject()"}[what]
                 raise ArgumentError(f"{what} must be {kind}, got {other!r}")
-            return other(denoiser, n, **options)
+            with bits:
+                return other(denoiser, n, **options)
+    with bits:
+        return _run(denoiser, n, keep, progress, callback, cuda_graph, options)
+
+
+def _bits(deterministic: Any, start: Any, device: Any) -> AbstractContextManager[None]:
+    """Where the same bits are asked for, the context that gives them."""
+    if not isinstance(deterministic, bool):
+        raise ArgumentError(f"deterministic must be True or False, got {deterministic!r}")
+    if not deterministic:
+        return nullcontext()
+    return same_bits(start.device if isinstance(start, Tensor) else checked_device(device))
+
+
+def _run(
+    denoiser: Denoiser, n: int | None, keep: str, progress: bool, callback: Callable[[Event], None] | None,
+    cuda_graph: bool, options: dict[str, Any],
+) -> Output:  # fmt: skip
+    """`sample` without searches, filters and loops, its own arguments checked."""
+    shows = keep != "final" or progress or callback is not None
     began = time.perf_counter()
     session = prepare(denoiser, n, **options)
     states, answers, x, evaluations = [session.start], [], session.start, 0

@@ -20,6 +20,7 @@ def sample(
     label: Annotated[int | None, typer.Option(help="A class; all in turn unless given.")] = None,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
     seed: int = 0,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits whenever it is run.")] = False,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("samples.png"),
 ) -> None:
     """Draw samples and write them as one picture that carries its recipe.
@@ -29,13 +30,15 @@ def sample(
     from fewstep.denoisers.classes import labelled
     from fewstep.guidance import CFG
     from fewstep.loading import load
+    from fewstep.pictures import checked_png
     from fewstep.sampling import sample as draw
 
+    checked_png(out)
     denoiser = load(model)
     cond = labelled(denoiser, n, None if label is None else [label])
     result = draw(
         denoiser, n, solver=solver, grid=grid, steps=steps, evaluations=evaluations, seed=seed,
-        guides=[] if guidance == 1 else [CFG(guidance)], cond=cond,
+        guides=[] if guidance == 1 else [CFG(guidance)], cond=cond, deterministic=deterministic,
     )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     replace(result, x=denoiser.decode(result.x)).save(str(out))
