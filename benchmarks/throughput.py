@@ -26,13 +26,13 @@ from sections import about, put
 
 import fewstep
 from fewstep import load, make_plan, sample
+from fewstep.atomic import write_atomically
 from fewstep.denoisers import Denoiser
 from fewstep.engines import Engine
 from fewstep.generation import manifest
 from fewstep.generation.job import Job, Model, make_shard
 from fewstep.generation.memory import peak_of
 from fewstep.generation.shards import Record, hash_of, pack
-from fewstep.networks.weights import write_atomically
 from fewstep.noise import START, draw
 from fewstep.plan import Plan
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from claims import CLAIMS, Claim, Measured
+from fewstep.atomic import write_atomically
 from fewstep.engines import ENGINES, Engine
 from fewstep.errors import FewstepError
 from fewstep.measured import FILE as RESULTS
@@ -107,8 +108,8 @@ def keep(claims: list[Claim], results: dict[str, dict[str, object]]) -> None:
         for c in claims
         if c.name in results
     }
-    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    PAGE.write_text(page(claims, kept), encoding="utf8")
+    write_atomically(RESULTS, (json.dumps(kept, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(PAGE, page(claims, kept).encode())
 
 
 if __name__ == "__main__":

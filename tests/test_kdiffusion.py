@@ -336,3 +336,20 @@ def test_a_name_with_a_grid_takes_no_other():
         make_plan(VP(), "DPM++ 2N", steps=5)
     with pytest.raises(ArgumentError, match="unknown solver"):
         solver_named("DPM++ 2M Karras")
+
+
+def test_called_as_a_comfyui_sampler_node_is():
+    """KSAMPLER(sample_fewstep, {"solver": …, "flow": …}) calls it with all of these, None where there is none."""
+    told = []
+
+    def network(x, sigma, denoise_mask, model_options, seed):
+        told.append((denoise_mask, model_options, seed))
+        return model(x, sigma)
+
+    options = {"solver": "unipc", "flow": False}
+    extra = {"model_options": {}, "seed": 5, "denoise_mask": None}
+    seen = []
+    out = sample_fewstep(network, start(), SIGMAS, extra_args=extra, callback=seen.append, disable=None, **options)
+    assert torch.equal(out, sample_fewstep(model, start(), SIGMAS, solver="unipc"))
+    assert set(map(repr, told)) == {"(None, {}, 5)"}
+    assert [sorted(event) for event in seen] == [["denoised", "i", "sigma", "sigma_hat", "x"]] * 6

@@ -33,6 +33,16 @@ def test_the_catalogue_needs_no_torch_and_half_a_second():
     assert processor_seconds(sys.executable, "-c", code) < 0.5
 
 
+def test_a_first_run_imports_no_computer_algebra():
+    """`torch.broadcast_shapes` would: 0.2 s and more, two thirds of what the first plan of a process took."""
+    code = (
+        "import sys; from fewstep import VP, sample, wrap;"
+        "sample(wrap(lambda x, t: x, VP(), 'x0', shape=(1, 2, 2)), solver='unipc', steps=2);"
+        "assert 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("command", ["--help", "catalog"])
 def test_help_and_catalog_answer_in_half_a_second(command):
     fewstep = Path(sys.executable).with_name("fewstep")

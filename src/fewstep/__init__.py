@@ -4,6 +4,7 @@ Names are imported when they are first used, so that importing fewstep costs nex
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _FOLDERS = (
-    "analysis", "diffusers", "generation", "grids", "guidance", "loops", "metrics", "restoration", "search", "solvers",
-    "worlds",
+    "aliases", "analysis", "deepinv", "denoisers", "diffusers", "errors", "generation", "grids", "guidance",
+    "kdiffusion", "loops", "metrics", "networks", "paths", "restoration", "search", "solvers", "tuning", "worlds",
 )  # fmt: skip
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _FOLDERS:
         return import_module(f"fewstep.{name}")
+    if name == "__version__":
+        return version("fewstep")
     if name not in _HOME:
         raise AttributeError(f"module 'fewstep' has no attribute {name!r}")
     return getattr(import_module(f"fewstep.{_HOME[name]}"), name)

@@ -129,9 +129,10 @@ def _split(name: str, among: Mapping[str, str]) -> tuple[str, str | None] | None
     if plain in among:
         return among[plain], None
     for schedule, grid in GRIDS.items():
-        sampler = plain.removesuffix(f" {schedule}")
-        if sampler != plain and sampler in among:
-            return among[sampler], grid
+        for between in (" ", "_"):
+            sampler = plain.removesuffix(between + schedule)
+            if sampler != plain and sampler in among:
+                return among[sampler], grid
     return None
 
 

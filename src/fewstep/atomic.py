@@ -1,5 +1,6 @@
 """Files that are there whole or not at all: how everything is written that fewstep reads again."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         path.write_bytes(data)
         return
     path = path.resolve()
+    if not path.parent.is_dir():  # else the error would name the file of another name below
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     # Two machines may have processes of the same number.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:

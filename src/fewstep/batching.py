@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fewstep.denoisers import Denoiser
 from fewstep.guidance import Branch
+from fewstep.shapes import broadcast_shapes
 
 Wanted = tuple[Tensor, Tensor, list[Branch]]
 
@@ -53,7 +54,7 @@ def _told(asked: list[tuple[Tensor, Tensor, Branch]], questions: int) -> Tensor:
     if questions == 1:
         return told.repeat(len(asked), *[1] * (told.ndim - 1)) if told.ndim and len(told) == len(x) else told
     each = [t.reshape(*[1] * (x.ndim - t.ndim), *t.shape) for _, t, _ in asked]
-    place = torch.broadcast_shapes(*(t.shape[1:] for t in each))
+    place = broadcast_shapes(*(t.shape[1:] for t in each))
     return torch.cat([t.expand(len(x), *place) for t in each])
 
 

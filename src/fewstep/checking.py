@@ -96,7 +96,7 @@ def _kind(declared: Any) -> Kind | None:
             pairs = isinstance(value, (tuple, list)) and len(value) == len(parts)
             return pairs and all(part is None or part[1](one) for part, one in zip(parts, value, strict=True))
 
-        return f"{len(parts)} of {', '.join(part[0] if part else 'its kind' for part in parts)}", fits
+        return f"{len(parts)} values ({', '.join(part[0] if part else 'its kind' for part in parts)})", fits
     return KINDS.get(abc.Sequence if origin is tuple else origin or declared)
 
 

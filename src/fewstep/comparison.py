@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fewstep.guidance import Guide
 from fewstep.noise import KeyedNoise
 from fewstep.pictures import grid_of
 from fewstep.plan import Plan
+from fewstep.planning import named
 from fewstep.sampling import sample
 from fewstep.solvers import Solver
 
@@ -42,7 +43,7 @@ class Compared:
     evaluations: int
     error: float | None
     seconds: float
-    x: Tensor
+    x: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Comparison:
     """
 
     rows: list[Compared]
-    reference: Tensor
+    reference: Tensor = field(repr=False)
     against: str
     limits: tuple[float, float]
 
@@ -131,7 +132,7 @@ class Comparison:
             axes.legend(fontsize=8)
         for i, (name, x) in enumerate(strips):
             place = figure.add_subplot(places[i + 2])
-            place.imshow(grid_of(x[:SHOWN], self.limits, SHOWN), cmap="gray", interpolation="nearest")
+            place.imshow(grid_of(x[:SHOWN], self.limits, min(SHOWN, len(x))), cmap="gray", interpolation="nearest")
             place.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
             place.set(xticks=[], yticks=[])
         return figure
@@ -163,7 +164,8 @@ def compare(
         denoiser: the model.
         solvers: names of the catalogue, or solvers; "auto" is the shipped tuned plans, on their own grids.
         evaluations: how many a sample may be spent, guidance counted; the most steps that fit are taken.
-        grids: names or grids; every solver runs on each.
+        grids: names or grids; every solver runs on each, but one whose name says a grid, such as "DPM++ 2M Karras",
+            on that one alone.
         plans: further plans by name, such as tuned ones, each at its own number of evaluations.
         n: samples.
         guides, cond, seed, device: as in `sample`.
@@ -187,20 +189,7 @@ def compare(
     if not (solvers and grids and evaluations) and not plans:
         raise ArgumentError("give at least one solver, one grid and one number of evaluations, or plans")
     same: dict[str, Any] = {"guides": guides, "cond": cond, "seed": seed, "device": device}
-    wanted: list[tuple[str, str, dict[str, Any]]] = []
-    for solver in solvers:
-        if solver == "auto":  # the tuned plans have grids of their own
-            wanted += [("auto", "tuned", {"solver": "auto", "evaluations": count}) for count in evaluations]
-            continue
-        for grid in grids:
-            names = [v if isinstance(v, str) else type(v).__name__ for v in (solver, grid)]
-            wanted += [
-                (names[0], names[1], {"solver": solver, "grid": grid, "evaluations": count}) for count in evaluations
-            ]
-    for name, plan in (plans or {}).items():
-        if not isinstance(plan, Plan):
-            raise ArgumentError(f"plans must be plans (see fewstep.make_plan), got {plan!r} as {name!r}")
-        wanted.append((name, str(plan.source.get("grid", "")), {"plan": plan}))
+    wanted = _wanted(solvers, grids, evaluations, plans or {})
     noise = KeyedNoise(seed, range(n), denoiser.shape, torch.float32, device).start()
     start = noise * denoiser.path.sigma(1.0).to(device, torch.float32)
     reference, against, _ = reference_ends(denoiser, start, cond, guides)
@@ -212,6 +201,28 @@ def compare(
         if tell is not None:
             tell(f"{row.solver}, {row.grid}: {row.evaluations} evaluations, {row.seconds:.2f} s")
     return Comparison([found[place] for place in sorted(found)], reference, against, denoiser.limits)
+
+
+def _wanted(
+    solvers: Sequence[str | Solver], grids: Sequence[str | Grid], evaluations: Sequence[int], plans: Mapping[str, Plan]
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """(solver, grid, the options of `sample`) of every run that is compared."""
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    for solver in solvers:
+        if solver == "auto":  # the tuned plans have grids of their own
+            wanted += [("auto", "tuned", {"solver": "auto", "evaluations": count}) for count in evaluations]
+            continue
+        its = named(solver, None)[1] if isinstance(solver, str) else None
+        for grid in grids if its is None else (its,):
+            names = [v if isinstance(v, str) else type(v).__name__ for v in (solver, grid)]
+            wanted += [
+                (names[0], names[1], {"solver": solver, "grid": grid, "evaluations": count}) for count in evaluations
+            ]
+    for name, plan in plans.items():
+        if not isinstance(plan, Plan):
+            raise ArgumentError(f"plans must be plans (see fewstep.make_plan), got {plan!r} as {name!r}")
+        wanted.append((name, str(plan.source.get("grid", "")), {"plan": plan}))
+    return wanted
 
 
 def _measured(

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fewstep.atomic import write_atomically
 from fewstep.comparison import Comparison, compare
 from fewstep.denoisers import Denoiser
 from fewstep.loading import load
@@ -47,7 +48,7 @@ def write_demo(out: Path, seed: int = 0, tell: Callable[[str], None] = lambda li
     tell(f"errors on {WORLD}")
     parts += _errors(out, seed)
     page = out / "index.html"
-    page.write_text("\n".join([*parts, "</html>"]), encoding="utf8")
+    write_atomically(page, "\n".join([*parts, "</html>"]).encode())
     return page
 
 

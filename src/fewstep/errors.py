@@ -63,6 +63,44 @@ def unknown(what: str, name: object, known: Iterable[str]) -> ArgumentError:
     return ArgumentError(f"unknown {what} {name!r}; {hint}")
 
 
+def some_of(rows: list[int], total: int) -> str:
+    """The first of the rows that something is wrong with, and how many they are of all."""
+    return f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {total})"
+
+
+def not_finite(
+    values: "Tensor | None",
+    what: str = "the samples",
+    *,
+    answer: str = "",
+    why: str = "",
+    state: "Tensor | None" = None,
+) -> NumericalError:
+    """An error for NaN or Inf, with the rows that hold it and, of an answer, which it was.
+
+    Args:
+        values: (batch, …) on any device; None where nobody looked at more than the answer.
+        what: what the values are, in the plural.
+        answer: which answer of the network was the first to be bad, as in "answer number 3 (timestep 799)".
+        why: what else is to be said.
+        state: the last good state, for the error to carry.
+    """
+    rows = "" if values is None else _bad_rows(values)
+    said = f"{what} {rows} are not finite"
+    if answer:
+        said = f"the network's {answer} held NaN or Inf" + (f"; samples not finite: {rows}" if rows else "")
+    return NumericalError(said + why, state=state)
+
+
+def _bad_rows(values: "Tensor") -> str:
+    finite = values.detach().isfinite().reshape(len(values), -1)
+    rows = (~finite.all(1)).nonzero().flatten().tolist()
+    named = some_of(rows, len(values))
+    if not rows or finite.shape[1] == 1:
+        return named
+    return f"{named[:-1]}, {100 * (1 - float(finite[rows].double().mean())):.3g} % of their numbers)"
+
+
 def require(module: str, extra: str) -> MissingExtraError:
     """An error for an optional library that is not installed.
 

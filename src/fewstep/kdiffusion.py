@@ -16,7 +16,7 @@ from fewstep.grids import Levels
 from fewstep.noise import KeyedNoise, comfyui_generator
 from fewstep.paths import VE, Flow, Path
 from fewstep.plan import Plan
-from fewstep.planning import make_plan
+from fewstep.planning import make_plan, named
 from fewstep.program import Program
 from fewstep.solvers import Solver
 
@@ -129,16 +129,8 @@ def sample_fewstep(
         raise ArgumentError("a plan has its own solver and path; leave solver and flow out")
     if len(sigmas) < 2:
         return x
-    path: Path = plan.path if plan is not None else Flow() if flow else VE(float(sigmas[0]))
-    if not isinstance(path, (VE, Flow)):
-        raise ArgumentError(f"here the state is that of VE or Flow; this plan is for {path.kind!r}")
-    times = from_sigmas(path, sigmas)
-    if plan is None:
-        plan = make_plan(path, solver or "dpm-solver++", times)
-    else:
-        own = plan.times.unique().flip(0)
-        if own.shape != times.shape or not torch.allclose(own, times, atol=1e-6):
-            raise ArgumentError(f"the plan's levels are {path.sigma(own).tolist()}, got {path.sigma(times).tolist()}")
+    plan = _plan_on(sigmas, plan, solver, flow)
+    path = plan.path
     program = Program(plan, _TheirModel(path, x.shape[1:], model), (), x.dtype, x.device)
     told = dict(extra_args or {})
     run = program.start(x, told, _TheirNoise(noise_sampler or _drawn(x, told.get("seed")), program, x))
@@ -155,6 +147,25 @@ def sample_fewstep(
     out = run.registers[0]
     assert out is not None
     return out
+
+
+def _plan_on(sigmas: Tensor, plan: Plan | None, solver: str | Solver | None, flow: bool) -> Plan:
+    """The plan on these levels: the one that was given, if it is on them, or the solver's."""
+    if not float(sigmas[0]) > float(sigmas[-1]):
+        raise ArgumentError(f"sigmas must fall, got {[float(level) for level in sigmas]}")
+    path: Path = plan.path if plan is not None else Flow() if flow else VE(float(sigmas[0]))
+    if not isinstance(path, (VE, Flow)):
+        raise ArgumentError(f"here the state is that of VE or Flow; this plan is for {path.kind!r}")
+    times = from_sigmas(path, sigmas)
+    its = named(solver, None)[1] if isinstance(solver, str) else None
+    if its is not None or solver == "auto":
+        raise ArgumentError(f"solver={solver!r} names the grid itself, and here sigmas are it: name the sampler alone")
+    if plan is None:
+        return make_plan(path, solver or "dpm-solver++", times)
+    own = plan.times.unique().flip(0)
+    if own.shape != times.shape or not torch.allclose(own, times, atol=1e-6):
+        raise ArgumentError(f"the plan's levels are {path.sigma(own).tolist()}, got {path.sigma(times).tolist()}")
+    return plan
 
 
 def _drawn(like: Tensor, seed: int | None) -> Sampler:

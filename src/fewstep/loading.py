@@ -11,6 +11,7 @@ from fewstep.denoisers.learned_variance import wrap_with_variance
 from fewstep.errors import ArgumentError, WeightsError, unknown
 from fewstep.networks import BridgedNetwork, LatentNetwork, MaskedNetwork, VarianceNetwork, weights
 from fewstep.paths import Bridge, from_json
+from fewstep.plan.hub import check_commit
 from fewstep.worlds.low_rank import FORMAT as WORLD
 from fewstep.worlds.low_rank import read_world
 
@@ -44,10 +45,18 @@ def load(source: Any, device: torch.device | str = "cpu", revision: str = "", **
     file = ASSETS / f"{source}.safetensors" if str(source) in shipped() else Path(str(source))
     on_hub = str(source).count("/") == 1 and not file.exists() and file.suffix != ".safetensors"
     if not named or file.is_dir() or on_hub or (file.is_file() and "config" in options):
+        if on_hub:
+            check_commit(revision, f"no file or folder lies at {str(source)!r}, so it is taken for a hub id: ")
         from fewstep.diffusers import load_model
 
         return load_model(source, revision=revision, device=device, **options)
     if not file.is_file() and file.suffix != ".safetensors":
+        if str(source).count("/") > 1 or str(source).startswith(("/", ".", "~")):
+            raise ArgumentError(f"no file or folder lies at {str(source)!r}")
+        kind = str(source).removesuffix("-classifier")
+        if kind != str(source) and (ASSETS / f"{source}.safetensors").is_file():
+            told = f"{str(source)!r} is a classifier and no denoiser"
+            raise ArgumentError(f"{told}: fewstep.networks.features.load_features({kind!r}).network")
         raise unknown("model", str(source), shipped())
     if revision or options:
         given = sorted({**({"revision": revision} if revision else {}), **options})

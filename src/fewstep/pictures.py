@@ -8,6 +8,7 @@ import io
 import json
 import math
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fewstep.aliases import in_tools
+from fewstep.atomic import write_atomically
 from fewstep.errors import ArgumentError
 from fewstep.plan.files import dumps
 
@@ -33,7 +35,10 @@ def as_bytes(x: Tensor, limits: tuple[float, float]) -> Tensor:
 def grid_of(x: Tensor, limits: tuple[float, float] = (-1.0, 1.0), columns: int = 0) -> Image.Image:
     """Pictures (batch, 1 or 3, height, width) side by side, `columns` in a row (a square unless given)."""
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ArgumentError(f"a picture needs samples of shape (batch, 1 or 3, height, width), got {tuple(x.shape)}")
+        raise ArgumentError(
+            f"a picture needs samples of shape (batch, 1 or 3, height, width), got {tuple(x.shape)}; those of a latent "
+            "model are decoded first: dataclasses.replace(out, x=model.decode(out.x))"
+        )
     columns = columns or math.ceil(math.sqrt(len(x)))
     bytes_ = as_bytes(x, limits)
     rows, (_, channels, height, width) = math.ceil(len(x) / columns), x.shape
@@ -52,26 +57,34 @@ def recipe(out: "Output") -> dict[str, Any]:
     return {**told, "by": out.by} if out.by else told
 
 
-def _image(out: "Output", columns: int) -> tuple[Image.Image, PngInfo]:
+def checked_png(path: str | Path) -> None:
+    """Refuse a name for a picture with its recipe that ends otherwise than in .png.
+
+    Raises:
+        ArgumentError: it does.
+    """
+    if Path(path).suffix.lower() not in (".png", ""):
+        raise ArgumentError(f"a picture that carries its recipe is a PNG: its name must end in .png, got {str(path)!r}")
+
+
+def save(out: "Output", path: str | Path, columns: int = 0) -> None:
+    """Write the samples as one PNG grid with the recipe inside."""
+    checked_png(path)
+    write_atomically(path, png(out, columns))
+
+
+def png(out: "Output", columns: int = 0) -> bytes:
+    """The grid, with the recipe inside, as the bytes of a PNG file."""
     source, (seed, _) = out.plan.source, out.seeds[0]
     info = PngInfo()
     info.add_text("fewstep", json.dumps(recipe(out)))
     sampler, schedule = in_tools(str(source.get("solver", "plan")), str(source.get("grid", "")))
     line = f"Steps: {out.plan.steps}, Sampler: {sampler}, Schedule type: {schedule}"
     info.add_text("parameters", f"{line}, Seed: {seed}")
-    return grid_of(out.x, out.limits, columns), info
-
-
-def save(out: "Output", path: str, columns: int = 0) -> None:
-    """Write the samples as one PNG grid with the recipe inside."""
-    image, info = _image(out, columns)
-    image.save(path, pnginfo=info, format="PNG")
-
-
-def png(out: "Output") -> bytes:
-    """The grid as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    image, info = _image(out, 0)
+    image = grid_of(out.x, out.limits, columns)
+    if len(out.x) == 1:  # alone it has its own size, without the grid's line around it
+        image = image.crop((1, 1, 1 + out.x.shape[3], 1 + out.x.shape[2]))
     image.save(buffer, pnginfo=info, format="PNG")
     return buffer.getvalue()
 
@@ -85,6 +98,8 @@ def read_recipe(path: str) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             text = image.info.get("fewstep", "")
+        if not text:
+            raise ValueError("the file holds none")
         return dict(json.loads(text))
     except (OSError, ValueError) as error:
         raise ArgumentError(f"{path} is not a picture with a recipe of fewstep: {error}") from error

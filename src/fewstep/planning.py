@@ -147,7 +147,6 @@ def _times(grid: Tensor | Sequence[float]) -> Tensor:
 
 
 def _most_steps(make: Callable[[int], Plan], evaluations: int) -> Plan:
-    plan = make(evaluations)
     for steps in range(evaluations, 0, -1):
         plan = make(steps)
         if plan.evaluations <= evaluations:

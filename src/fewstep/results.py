@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ class Stats:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Output:
     """What `sample` gives back.
 
@@ -46,8 +47,17 @@ class Output:
     noise: str = "keyed"
     by: str = ""
 
-    def save(self, path: str, columns: int = 0) -> None:
-        """Write the samples as one PNG grid that carries its recipe: plan, seeds and versions."""
+    def __repr__(self) -> str:
+        """A line, as the numbers of all samples would fill pages."""
+        spent = f"{self.stats.evaluations} evaluations a sample, {self.stats.seconds:.3g} s"
+        return f"<{type(self).__name__} x {tuple(self.x.shape)}, {spent}, {self.plan!r}>"
+
+    def save(self, path: str | Path, columns: int = 0) -> None:
+        """Write the samples as one PNG grid that carries its recipe: plan, seeds and versions.
+
+        Raises:
+            ArgumentError: the name ends otherwise than in .png, or the samples are no pictures.
+        """
         from fewstep.pictures import save
 
         save(self, path, columns)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from fewstep.captured import captured_run
 from fewstep.checking import checked_count, checked_device
 from fewstep.denoisers import Denoiser
 from fewstep.denoisers.compiled import compiled
-from fewstep.errors import ArgumentError, NumericalError, unknown
+from fewstep.errors import ArgumentError, PlanError, not_finite, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
 from fewstep.noise import BrownianNoise, ComfyUINoise, KeyedNoise, check_key
@@ -26,6 +27,19 @@ from fewstep.solvers import Solver
 
 # The solver unless one is given.
 SOLVER = "dpm-solver++"
+# What other tools call an argument, and what it is here.
+ELSEWHERE = {
+    "num_inference_steps num_steps n_steps sample_steps": "steps=8",
+    "guidance guidance_scale cfg cfg_scale guidance_strength": "guides=[fewstep.CFG(2.0)]",
+    "label labels class_label class_labels classes y": "cond={'label': 3}",
+    "prompt prompts text": "cond=denoiser.encode_texts('a cat')",
+    "generator rng": "seed=0",
+    "latents x x_T xT noise_start": "start=x",
+    "batch_size num_images num_images_per_prompt num_samples": "n=16",
+    "scheduler sampler method": "solver='unipc'",
+    "sigmas timesteps": "grid=fewstep.grids.Levels([14.6, 4.0, 1.0, 0.0]), in its unit",
+    "eta order": "a parameter of the solver: solver=fewstep.solvers.solver_named('ddim', eta=1.0)",
+}
 NOISES = {"keyed": KeyedNoise, "brownian": BrownianNoise, "comfyui": ComfyUINoise}
 
 
@@ -92,9 +106,11 @@ def prepare(
     plan: Plan | None = None, guides: Sequence[Guide] = (), cond: Mapping[str, Any] | None = None, seed: int = 0,
     first: int = 0, start: Tensor | None = None, dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu", noise: str = "keyed", grad: bool | str = False, debug: bool = False,
-    compile: bool = False,
+    compile: bool = False, **others: Any,
 ) -> Session:  # fmt: skip
     """Check everything and make everything that a run needs; arguments are those of `sample`."""
+    if others:
+        raise _no_argument(next(iter(others)))
     if not isinstance(denoiser, Denoiser):
         raise ArgumentError(f"denoiser must be a fewstep denoiser (see fewstep.wrap), got {type(denoiser).__name__}")
     n = _count(n, start, denoiser)
@@ -103,9 +119,18 @@ def prepare(
     device = checked_device(device)
     if plan is None:
         if isinstance(evaluations, int):
-            evaluations = evaluations // (1 + sum(g.extra() for g in guides))
+            each = 1 + sum(g.extra() for g in guides)
+            if 0 < evaluations < each:
+                raise ArgumentError(f"evaluations={evaluations} is fewer than one step costs with these guides, {each}")
+            evaluations = evaluations // each
         default = 8 if steps is None and evaluations is None and (grid is None or isinstance(grid, str)) else steps
-        plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations, model=denoiser.name)
+        try:
+            plan = make_plan(denoiser.path, solver, grid, default, evaluations=evaluations, model=denoiser.name)
+        except PlanError as error:
+            if float(denoiser.path.sigma(1.0)) > 0:
+                raise
+            why = "this model's path begins without noise: take solver='dbim', or Booted around another"
+            raise PlanError(f"{error}; {why}") from error
     else:
         _check_alone(plan, solver, grid, steps, evaluations)
     check_key(seed, [first])
@@ -115,6 +140,14 @@ def prepare(
     if start is None:
         start = source.start() * plan.path.sigma(plan.times[0]).to(device, dtype)
     return Session(program, source, start, _conditions(cond or {}, n, device), grad, debug)
+
+
+def _no_argument(name: str) -> ArgumentError:
+    """The error for an argument that `sample` does not have: what it is called here, or the nearest names."""
+    here = next((ours for theirs, ours in ELSEWHERE.items() if name in theirs.split()), "")
+    if here:
+        return ArgumentError(f"sample takes no argument {name!r}; here it is {here}")
+    return unknown("argument", name, set(signature(prepare).parameters) - {"others"})
 
 
 def _check(dtype: Any, noise: Any, grad: Any, debug: Any, guides: Any, cond: Any) -> None:
@@ -154,8 +187,8 @@ def _count(n: int | None, start: Tensor | None, denoiser: Denoiser) -> int:
             or len(start) == 0
         ):
             want = ("batch", *denoiser.shape)
-            got = f"{start.dtype} {tuple(start.shape)}" if isinstance(start, Tensor) else repr(start)
-            raise ArgumentError(f"start must be floating-point of shape {want}, got {got}")
+            got = f"{start.dtype} {tuple(start.shape)}" if isinstance(start, Tensor) else type(start).__name__
+            raise ArgumentError(f"start must be a floating-point tensor of shape {want}, got {got}")
         if n is not None and (not isinstance(n, int) or n != len(start)):
             raise ArgumentError(f"n={n} contradicts the {len(start)} samples in start")
         return len(start)
@@ -227,21 +260,13 @@ def _refuse_bad(program: Program, run: Run, good: Tensor | None = None) -> None:
     x, sums = x.detach(), torch.stack(run.sums).detach()
     if bool(sums.isfinite().all() & x.isfinite().all()):
         return
-    bad, finite = ~sums.isfinite(), x.isfinite().flatten(1)
-    rows = (~finite.all(1)).nonzero().flatten().tolist()
-    share = f", {100 * (1 - float(finite[rows].double().mean())):.3g} % of their numbers" if rows else ""
-    hit = f"{rows[:8]}{' …' if len(rows) > 8 else ''} ({len(rows)} of {len(x)}{share})"
+    bad, answer, why = ~sums.isfinite(), "", ", though every answer of the network was"
     if bad.any():
         which = int(bad.nonzero()[0])
         index = run.steps[which]
         where = f"{_time(program.plan.times[index])}, {str(x.dtype).removeprefix('torch.')}"
-        what = (
-            f"the network's answer number {which + 1}, at step {index + 1} of {len(program.rows)} ({where}), held NaN "
-            f"or Inf; samples not finite: {hit}"
-        )
-    else:
-        what = f"the samples {hit} are not finite, though every answer of the network was"
-    raise NumericalError(what + ("" if good is not None else "; debug=True stops there"), state=good)
+        answer, why = f"answer number {which + 1}, at step {index + 1} of {len(program.rows)} ({where}),", ""
+    raise not_finite(x, answer=answer, why=why + ("" if good is not None else "; debug=True stops there"), state=good)
 
 
 def _time(t: Tensor) -> str:

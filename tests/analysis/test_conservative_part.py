@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fewstep import VP
-from fewstep.analysis import field_split, gauge_split
+from fewstep.analysis.conservative_part import field_split
+from fewstep.analysis.gauge import gauge_split
 from fewstep.errors import ArgumentError
 from fewstep.worlds import GaussianMixture
 

@@ -11,7 +11,8 @@ import torch
 from fewstep import CFG, VP, make_plan, sample
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.guidance.higs import HiGS
-from fewstep.search import CollapseWarning, FKSteering, Reward, Rollouts, TiltedMixture
+from fewstep.search import CollapseWarning, Reward, Rollouts, TiltedMixture
+from fewstep.search.feynman_kac import FKSteering
 from fewstep.search.particles import widened
 from fewstep.search.rewards import Scorer
 from fewstep.search.values import Looking

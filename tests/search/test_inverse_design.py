@@ -5,7 +5,8 @@ import torch
 
 from fewstep import VE, sample
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.search import InverseDesign, RandomSearch
+from fewstep.search.inverse_design import InverseDesign
+from fewstep.search.random_search import RandomSearch
 from fewstep.search.simulators import Bead, ChannelFlow
 from fewstep.worlds import Gaussian, GaussianMixture
 

@@ -6,7 +6,8 @@ import torch
 
 from fewstep import VP, sample, wrap
 from fewstep.errors import ArgumentError
-from fewstep.search import RandomSearch, Reject, mind_changes
+from fewstep.search import RandomSearch
+from fewstep.search.mode_interpolation import Reject, mind_changes
 from fewstep.worlds import GaussianMixture
 
 MODES = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)

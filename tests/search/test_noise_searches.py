@@ -7,7 +7,8 @@ import torch
 
 from fewstep import VE, VP, sample
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.search import PathSearch, RandomSearch, RankEnsemble, Reward, ZeroOrderSearch
+from fewstep.search import PathSearch, RankEnsemble, Reward, ZeroOrderSearch
+from fewstep.search.random_search import RandomSearch
 from fewstep.search.search_over_paths import raised
 from fewstep.search.verifiers import mean_ranks
 from fewstep.search.zero_order_search import neighbours

@@ -5,7 +5,8 @@ import torch
 
 from fewstep import VE, VP, sample
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.search import PAHI, OneHot, Reward
+from fewstep.search import Reward
+from fewstep.search.preference_inversion import PAHI, OneHot
 from fewstep.worlds import Gaussian, GaussianMixture
 
 PATH = VE(3.0)

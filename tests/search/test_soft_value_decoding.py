@@ -8,7 +8,8 @@ import torch
 
 from fewstep import VE, sample
 from fewstep.errors import ArgumentError, NumericalError
-from fewstep.search import SVDD, TiltedMixture, fit_value
+from fewstep.search import TiltedMixture, fit_value
+from fewstep.search.soft_value_decoding import SVDD
 from fewstep.worlds import Gaussian, GaussianMixture
 
 _spec = importlib.util.spec_from_file_location("bench", Path(__file__).with_name("bench.py"))

@@ -10,8 +10,6 @@ from fewstep import VE, VP, Cosine, Flow, make_plan, sample, wrap
 from fewstep.analysis import measured_order
 from fewstep.errors import ArgumentError
 from fewstep.guidance import Guide
-from fewstep.plan.files import dumps, loads
-from fewstep.solvers import solver_named
 from fewstep.solvers.exponential_adams_bashforth import ExponentialAdamsBashforth
 
 PATHS = [VP(), VE(), Flow(), Cosine()]
@@ -154,25 +152,6 @@ def test_history_begins_anew_after_a_jump(name):
     second = sample(den, start=first, plan=make_plan(VP(), name, times[3:])).x
     assert torch.allclose(jumped, second, rtol=1e-11)
     assert not torch.allclose(jumped, sample(den, start=x, plan=plan).x, rtol=1e-8)
-
-
-@pytest.mark.parametrize("name", ["deis", "deis-rho", "ipndm"])
-def test_places_have_their_own_times_and_may_stand_still(name):
-    columns = [[0.9, 0.5, 0.3, 0.2, 0.0], [1.0, 0.7, 0.6, 0.4, 0.1], [0.4, 0.0, 0.0, 0.0, 0.0]]
-    times = torch.tensor(columns, dtype=torch.float64).T[:, None]
-    den = wrap(lambda x, t: torch.tanh(x) * (1 + 0.3 * t.double().cos().reshape(len(t), -1)), Flow(), "x0", shape=(3,))
-    x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(4, 3)
-    plan = solver_named(name)(Flow(), times)
-    assert loads(dumps(plan)) == plan
-    got = sample(den, start=x, plan=plan).x
-    for i, column in enumerate(columns):
-        falling = sorted(set(column), reverse=True)
-        alone = sample(den, start=x, plan=make_plan(Flow(), name, falling)).x
-        assert torch.allclose(got[:, i], alone[:, i], rtol=1e-10)
-    for step in plan:
-        for kind, source, value in step.writes.get(0, []):
-            still = (step.t == step.t_next).expand(value.shape)
-            assert (value[still] == (1.0 if (kind, source) == ("M", 0) else 0.0)).all()
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.kind)

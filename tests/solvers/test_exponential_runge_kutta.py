@@ -9,7 +9,6 @@ from diffusers import DPMSolverSinglestepScheduler
 from fewstep import VE, VP, Cosine, Flow, make_plan, sample, wrap
 from fewstep.analysis import gaussian_w2, measured_order
 from fewstep.errors import ArgumentError
-from fewstep.plan.files import dumps, loads
 from fewstep.solvers import solver_named
 from fewstep.solvers.exponential_runge_kutta import ExponentialRungeKutta
 
@@ -167,25 +166,6 @@ def test_equal_to_diffusers(solver, settings, steps):
     for time in peer.timesteps:
         x = peer.step(net(x, time.double().expand(3)), time, x).prev_sample
     assert float((x - ours).norm() / ours.norm()) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["dpm-solver-2", "dpm-solver-3", "dpm-solver++2s", "dpm-solver++3s"])
-def test_places_have_their_own_times_and_may_stand_still(name):
-    columns = [[0.9, 0.5, 0.3, 0.2, 0.0], [1.0, 0.7, 0.7, 0.4, 0.1], [0.4, 0.0, 0.0, 0.0, 0.0]]
-    times = torch.tensor(columns, dtype=torch.float64).T[:, None]
-    den = wrap(lambda x, t: torch.tanh(x) * (1 + 0.3 * t.double().cos().reshape(len(t), -1)), VP(), "x0", shape=(3,))
-    x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(4, 3)
-    plan = solver_named(name)(VP(), times)
-    assert loads(dumps(plan)) == plan
-    got = sample(den, start=x, plan=plan).x
-    for i, column in enumerate(columns):
-        falling = sorted(set(column), reverse=True)
-        alone = sample(den, start=x, plan=make_plan(VP(), name, falling)).x
-        assert torch.allclose(got[:, i], alone[:, i], rtol=1e-11)
-    for step in plan:
-        for kind, source, value in step.writes.get(0, []):
-            still = (step.t == step.t_next).expand(value.shape)
-            assert (value[still] == (1.0 if (kind, source) == ("M", 0) else 0.0)).all()
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.kind)

@@ -6,8 +6,6 @@ import torch
 from fewstep import VE, VP, Cosine, Flow, make_plan, sample, wrap
 from fewstep.analysis import measured_order
 from fewstep.errors import ArgumentError
-from fewstep.plan.files import dumps, loads
-from fewstep.solvers import solver_named
 from fewstep.solvers.runge_kutta import TABLEAUX, RungeKutta, Tableau
 
 PATHS = [VP(), VE(), Flow(), Cosine()]
@@ -74,24 +72,6 @@ def test_rho_is_refused_where_there_is_no_data():
     with pytest.raises(ArgumentError, match="coordinate 'rho' is infinite"):
         make_plan(Flow(), RungeKutta("heun", "rho"), "uniform", 3)
     assert make_plan(Flow(), "rk4", "uniform", 3).evaluations == 9
-
-
-@pytest.mark.parametrize("name", ["euler", "heun", "ralston3", "rk4"])
-def test_places_have_their_own_times_and_may_stand_still(name):
-    columns = [[0.9, 0.5, 0.3, 0.2, 0.0], [0.8, 0.7, 0.7, 0.4, 0.1], [0.4, 0.0, 0.0, 0.0, 0.0]]
-    times = torch.tensor(columns, dtype=torch.float64).T[:, None]
-    x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(4, 3)
-    den, plan = wrap(belief, VP(), "x0", shape=(3,)), solver_named(name)(VP(), times)
-    assert loads(dumps(plan)) == plan
-    got = sample(den, start=x, plan=plan).x
-    for i, column in enumerate(columns):
-        falling = sorted(set(column), reverse=True)
-        alone = sample(den, start=x, plan=make_plan(VP(), name, falling)).x
-        assert torch.allclose(got[:, i], alone[:, i], rtol=1e-11)
-    for step in plan:
-        for kind, source, value in step.writes.get(0, []):
-            still = (step.t == step.t_next).expand(value.shape)
-            assert (value[still] == (1.0 if (kind, source) == ("M", 0) else 0.0)).all()
 
 
 @pytest.mark.parametrize("bad", [{"tableau": "rk5"}, {"coordinate": "sigma"}])

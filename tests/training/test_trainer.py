@@ -10,7 +10,9 @@ import torch
 from fewstep.errors import ArgumentError, NumericalError
 from fewstep.networks import build, weights
 from fewstep.training import denoising, trainer
+from fewstep.training.batch import answer
 from fewstep.training.config import TrainingConfig
+from fewstep.training.run import choose_device
 
 NET = {"kind": "unet", "channels": 1, "classes": 2, "width": 8, "multipliers": [1], "attention": [0], "patch": 2}
 FIELDS = {"network": NET, "path": {"kind": "flow"}, "predicts": "flow", "images": 384, "batch": 8}
@@ -145,7 +147,7 @@ def test_answer_runs_in_the_precision_and_speaks_float32():
     network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     inputs = torch.zeros(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long)
     for precision in ("float32", "bfloat16"):
-        assert trainer.answer(network, precision, "cpu", *inputs).dtype == torch.float32
+        assert answer(network, precision, "cpu", *inputs).dtype == torch.float32
     assert seen == [torch.float32, torch.bfloat16]
 
 
@@ -170,10 +172,10 @@ def test_the_running_mean_follows_its_formula(tmp_path):
 
 
 def test_devices():
-    assert trainer.choose_device("cpu") == "cpu"
-    assert trainer.choose_device(None) in ("cpu", "cuda", "mps")
+    assert choose_device("cpu") == "cpu"
+    assert choose_device(None) in ("cpu", "cuda", "mps")
     with pytest.raises(ArgumentError, match="unknown device 'cdua'"):
-        trainer.choose_device("cdua")
+        choose_device("cdua")
 
 
 def test_the_model_says_what_it_is(tmp_path):

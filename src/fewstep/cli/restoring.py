@@ -48,6 +48,7 @@ def restore(
     from fewstep.errors import ArgumentError
     from fewstep.loading import load
     from fewstep.metrics import psnr
+    from fewstep.pictures import checked_png
     from fewstep.restoration.from_picture import Job, restored, write
     from fewstep.restoration.restoring import budget_of
 
@@ -55,6 +56,7 @@ def restore(
         raise ArgumentError("--mask says what is known of your picture, so it takes neither --degrade nor --own")
     if own and degrade is None:
         raise ArgumentError("--own needs --degrade: say what was done to your picture")
+    checked_png(out)
     denoiser, job = load(model), Job(picture, degrade or "box", mask, own, noise)
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(f"{method}, evaluations", total=evaluations or budget_of(method))

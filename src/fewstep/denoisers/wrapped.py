@@ -1,6 +1,7 @@
 """Any network as a denoiser."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,17 @@ from fewstep.paths import PREDICTIONS, Bridge, Path
 Time = str | Callable[[Tensor], Tensor]
 
 
+def conditions_of(net: Callable[..., Any]) -> frozenset[str] | None:
+    """The names after x and time that a network can be called with; None where it takes any, or does not say."""
+    try:
+        named = list(signature(net.forward if isinstance(net, nn.Module) else net).parameters.values())[2:]
+    except (TypeError, ValueError):
+        return None
+    if any(one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in named):
+        return None
+    return frozenset(one.name for one in named if one.kind != one.POSITIONAL_ONLY)
+
+
 class Wrapped(Denoiser):
     """A network net(x, time, **cond) as a denoiser; made by `wrap`."""
 
@@ -20,6 +32,7 @@ class Wrapped(Denoiser):
         self.net, self.time = net, time
         parameter = next(net.parameters(), None) if isinstance(net, nn.Module) else None
         self.dtype = None if parameter is None else parameter.dtype
+        self.takes = conditions_of(net)
 
     def told(self, t: Tensor) -> Tensor:
         if callable(self.time):
@@ -35,7 +48,17 @@ class Wrapped(Denoiser):
         time = told.to(dtype)
         while time.ndim > 1 and time.shape[-1] == 1:
             time = time[..., 0]
+        if cond and self.takes is not None and not cond.keys() <= self.takes:
+            name = min(cond.keys() - self.takes)
+            if not self.takes:
+                raise ArgumentError(f"this network takes no conditions, got {name!r}")
+            raise unknown("condition", name, self.takes)
         out = self.net(x.to(dtype), time.expand(x.shape[0], *time.shape[1:]), **cond)
+        if not isinstance(out, Tensor):
+            raise ArgumentError(
+                f"the network must answer with a tensor, got {type(out).__name__}: wrap a function that takes it out, "
+                "such as lambda x, time, **cond: net(x, time, **cond)[0]"
+            )
         if out.shape != x.shape:
             raise ArgumentError(f"the network answered with shape {tuple(out.shape)} to a state of {tuple(x.shape)}")
         return out.to(x.dtype)

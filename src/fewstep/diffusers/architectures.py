@@ -5,6 +5,7 @@ and `aspect_ratio` go into its `added_cond_kwargs`; Flux' latents are packed in 
 """
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -117,6 +118,17 @@ def call_of(net: nn.Module) -> Call:
     if name not in CALLS:
         raise unknown("diffusers network", name, CALLS)
     return CALLS[name](net)
+
+
+def conditions_of(net: nn.Module) -> frozenset[str]:
+    """The conditions that a network of a class that we know may be given."""
+    ours = {"self", "sample", "hidden_states", "timestep", "img_ids", "txt_ids", "added_cond_kwargs", "return_dict"}
+    taken = set(signature(type(net).forward).parameters)
+    added = {
+        "PixArtTransformer2DModel": {"resolution", "aspect_ratio"},
+        "UNet2DConditionModel": {"text_embeds", "time_ids"},
+    }
+    return frozenset(taken - ours | added.get(type(net).__name__, set()))
 
 
 def latent_shape(net: nn.Module, size: int | tuple[int, ...] | None) -> tuple[int, ...]:

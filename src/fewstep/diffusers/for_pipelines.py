@@ -10,9 +10,11 @@ from torch import Tensor
 
 from fewstep.diffusers.plan_scheduler import PlanScheduler
 from fewstep.errors import ArgumentError
+from fewstep.grids import grid_named
 from fewstep.plan import Plan
 from fewstep.plan.files import dumps
 from fewstep.planning import make_plan, named
+from fewstep.solvers import solver_named
 
 
 def scheduler(
@@ -54,6 +56,10 @@ def scheduler(
         grid = torch.as_tensor(np.asarray(grid, dtype=np.float64)).tolist()
     if isinstance(solver, str):
         solver, grid = named(solver, grid)
+        if solver != "auto":
+            solver_named(solver)  # refuses an unknown name now, and not when the pipeline runs
+    if isinstance(grid, str):
+        grid_named(grid)
     if isinstance(solver, str) and (grid is None or isinstance(grid, (str, list))):
         return PlanScheduler.from_config(config, **{**ours, "solver": solver, "grid": grid, "steps": steps})
     base = PlanScheduler.from_config(config, **ours)

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from fewstep.denoisers import Denoiser
-from fewstep.diffusers.architectures import CALLS, DITS, call_of, latent_shape
+from fewstep.diffusers.architectures import CALLS, DITS, call_of, conditions_of, latent_shape
 from fewstep.diffusers.folders import folder_of, parts_of, whole
 from fewstep.diffusers.plan_scheduler import PlanScheduler
 from fewstep.diffusers.single_file import part_of, tensors_of
@@ -55,7 +55,7 @@ class DiffusersModel(Denoiser):
         self.net, self.vae, self.convention, self.revision, self._texts = net, vae, known, revision, texts
         self.plan: Plan | None = None
         self.dtype = next(net.parameters()).dtype
-        self._call = call_of(net)
+        self._call, self.takes = call_of(net), conditions_of(net)
 
     def told(self, t: Tensor) -> Tensor:
         return self.convention.told(t)
@@ -66,6 +66,12 @@ class DiffusersModel(Denoiser):
             told = told[..., 0]
         if told.ndim > 1:
             raise ArgumentError("a network of diffusers is told one time a sample")
+        if ready and not ready.keys() <= self.takes:
+            name = min(ready.keys() - self.takes)
+            texts = self._texts is not None and "encoder_hidden_states" in self.takes
+            makes = "; denoiser.encode_texts('a cat') makes those of a text" if texts else ""
+            own = ", ".join(sorted(self.takes))
+            raise ArgumentError(f"{type(self.net).__name__} takes no condition {name!r}; its own are {own}{makes}")
         out = self._call(x.to(self.dtype), told.float().expand(len(x)), **ready)
         out = out[:, : x.shape[1]] if out.ndim == 4 and out.shape[1] == 2 * x.shape[1] else out
         if out.shape != x.shape:
@@ -175,7 +181,11 @@ def load_model(
         raise unknown("diffusers network", type(net).__name__, CALLS)
     scheduler = found if scheduler is None else scheduler
     if scheduler is None:
-        raise ArgumentError("a network alone does not say what it was trained on: give its scheduler or the config")
+        raise ArgumentError(
+            "a network alone does not say what it was trained on: give scheduler=, its scheduler or config"
+        )
+    if not isinstance(getattr(scheduler, "config", scheduler), Mapping):
+        raise ArgumentError(f"scheduler must be a scheduler of diffusers or its config, got {scheduler!r:.80}")
     if not isinstance(scheduler, Mapping):
         scheduler = {**scheduler.config, "_class_name": type(scheduler).__name__}
     for part in (net, vae):

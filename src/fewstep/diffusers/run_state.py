@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fewstep.diffusers.timetable import AT_THE_BEGINNING, Entry, Timetable
-from fewstep.errors import ArgumentError, NumericalError
+from fewstep.errors import ArgumentError, not_finite
 from fewstep.program import combine
 
 
@@ -132,9 +132,7 @@ class RunState:
         bad = ~torch.stack(self.sums).isfinite()
         if bad.any():
             first = len(self.table.entries) - len(self.sums) + int(bad.nonzero()[0])
-            raise NumericalError(
-                f"the network's answer number {first + 1} (timestep {self.table.entries[first].told:g}) held NaN or Inf"
-            )
+            raise not_finite(None, answer=f"answer number {first + 1} (timestep {self.table.entries[first].told:g})")
 
 
 def _number(timestep: float | Tensor) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.atomic import write_atomically
 from fewstep.denoisers import Denoiser
 from fewstep.engines import Engine
 from fewstep.errors import ArgumentError, ResourceError
@@ -26,7 +27,6 @@ from fewstep.generation.memory import fitting_batch, out_of_memory
 from fewstep.generation.shards import Record, hash_of, name_of, pack, storing
 from fewstep.guidance import Guide
 from fewstep.loading import load
-from fewstep.networks.weights import write_atomically
 from fewstep.plan import Plan
 from fewstep.plan.files import dumps
 from fewstep.sampling import sample, stream

@@ -16,9 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fewstep.atomic import write_atomically
 from fewstep.errors import ArgumentError, StorageError
 from fewstep.generation.shards import ENDINGS, Record, as_record, name_of, storing
-from fewstep.networks.weights import write_atomically
 
 FORMAT, VERSION = "fewstep-generation", 1
 MANIFEST, JOURNAL, LOCK = "manifest.json", "journal.jsonl", ".lock"

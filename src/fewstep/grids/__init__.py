@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fewstep.errors import unknown
+from fewstep import aliases
+from fewstep.errors import ArgumentError, unknown
 from fewstep.grids.beta import Beta
 from fewstep.grids.karras import Karras
 from fewstep.grids.levels import Levels
@@ -35,6 +36,9 @@ def grid_named(name: str) -> Grid:
         ArgumentError: the name is unknown; the nearest are offered.
     """
     if name not in GRIDS:
+        theirs = aliases.GRIDS.get(name.lower())
+        if theirs is not None:
+            raise ArgumentError(f"unknown grid {name!r}; what ComfyUI and A1111 call so is {theirs!r} here")
         raise unknown("grid", name, GRIDS)
     return GRIDS[name]
 

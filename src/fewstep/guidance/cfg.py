@@ -29,7 +29,9 @@ def unconditional(ask: Ask, cond: Mapping[str, Any], null: Mapping[str, Any] | N
     null = ask.denoiser.null if null is None else null
     known = {k: v for k, v in null.items() if k in cond}
     if not known:
-        raise ArgumentError(f"{who} needs a null for one of the conditions {sorted(cond)}; it has {sorted(null)}")
+        told = f" {sorted(cond)}" if cond else ", and cond= gives none"
+        has = f"the model has one for {sorted(null)}" if null else "the model has none: give null="
+        raise ArgumentError(f"{who} needs a null for one of the conditions{told}; {has}")
     return {**cond, **known}
 
 

@@ -1,5 +1,6 @@
 """Samplers with a loop of their own: what cannot be one plan made beforehand."""
 
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
@@ -25,7 +26,8 @@ def loop_named(name: str, **parameters: Any) -> Loop:
     try:
         loop: Loop = getattr(import_module(row.module), row.symbol)(**{**dict(row.arguments), **parameters})
     except TypeError as error:
-        raise ArgumentError(f"loop {name!r}: {error}") from error
+        own = ", ".join(f.name for f in fields(getattr(import_module(row.module), row.symbol)))
+        raise ArgumentError(f"loop {name!r}: {error}; its parameters are {own}") from error
     return loop
 
 

@@ -12,12 +12,12 @@ and a condition's or weight's share grows by −κρ′·V_z, V_z = α·aᵀ∂�
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from fewstep.paths import Path
+from fewstep.solvers.gauss_legendre import gauss_legendre
 
-NODES, SHARES = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(12))
+NODES, SHARES = gauss_legendre(12)
 
 
 class AdjointWeights(NamedTuple):

@@ -56,7 +56,12 @@ class Conditioning(nn.Module):
             label = torch.full(time.shape, self.classes, dtype=torch.int64, device=time.device)
         try:
             told = self.label(label)
-        except IndexError as error:
+        except (IndexError, RuntimeError, TypeError) as error:
             allowed = f"labels must be 0 … {self.classes - 1}, or {self.classes} for none"
+            if not isinstance(label, Tensor) or label.is_floating_point():
+                kind = f"a tensor of {label.dtype}" if isinstance(label, Tensor) else repr(label)
+                raise ArgumentError(f"{allowed}, as whole numbers, got {kind}") from error
+            if not isinstance(error, IndexError):
+                raise
             raise ArgumentError(f"{allowed}, got {label.unique().tolist()[:8]}") from error
         return nn.functional.silu(self.mix(torch.cat([angle.cos(), angle.sin()], -1)) + told)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.networks.within import built_within
+
 MOST = 7.0
 
 
@@ -44,13 +46,9 @@ class BridgedNetwork(nn.Module):
     """
 
     def __init__(self, channels: int, network: dict[str, Any], answers: int = 1) -> None:
-        from fewstep.networks import build
-
         super().__init__()
-        self.networks = nn.ModuleList(build(network) for _ in range(answers))
+        self.networks = nn.ModuleList(built_within(network, 2 * channels, 0) for _ in range(answers))
         within: Any = self.networks[0].config
-        if within.get("channels") != 2 * channels or within.get("classes") != 0:
-            raise ValueError(f"the network within needs {2 * channels} channels and 0 classes, got {within}")
         self.config: dict[str, Any] = {"kind": "bridged", "channels": channels, "network": within, "answers": answers}
 
     def parts(self) -> list[Beside]:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.networks.within import built_within
+
 
 class MaskedNetwork(nn.Module):
     """net(x, time, label, mask): a network of one channel more, which is the mask; its answer has x's channels.
@@ -19,13 +21,9 @@ class MaskedNetwork(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int, network: dict[str, Any]) -> None:
-        from fewstep.networks import build
-
         super().__init__()
-        self.network = build(network)
+        self.network = built_within(network, channels + 1, classes)
         within: Any = self.network.config
-        if within.get("channels") != channels + 1 or within.get("classes") != classes:
-            raise ValueError(f"the network within needs {channels + 1} channels and {classes} classes, got {within}")
         self.config: dict[str, Any] = {"kind": "masked", "channels": channels, "classes": classes, "network": within}
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.errors import ArgumentError
 from fewstep.networks.attention import Conditioning, SelfAttention
 
 
@@ -110,6 +111,9 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """x (batch, channels, height, width), time (batch,), label (batch,) int64 or None → the shape of x."""
+        least = self.fold.downscale_factor << (len(self.shrink) - 1)
+        if x.shape[-1] % least or x.shape[-2] % least:
+            raise ArgumentError(f"the sides of a picture must be multiples of {least} here, got {tuple(x.shape[-2:])}")
         condition = self.condition(time, label)
         x = self.first(self.fold(x))
         skips = [x]

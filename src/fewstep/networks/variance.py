@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.networks.within import built_within
+
 
 class VarianceNetwork(nn.Module):
     """net(x, time, label) → the prediction and, after it along the channels, the second answer of `TwoHeaded`.
@@ -19,13 +21,9 @@ class VarianceNetwork(nn.Module):
     """
 
     def __init__(self, channels: int, classes: int, network: dict[str, Any]) -> None:
-        from fewstep.networks import build
-
         super().__init__()
-        self.network = build(network)
+        self.network = built_within(network, 2 * channels, classes)
         within: Any = self.network.config
-        if within.get("channels") != 2 * channels or within.get("classes") != classes:
-            raise ValueError(f"the network within needs {2 * channels} channels and {classes} classes, got {within}")
         self.config: dict[str, Any] = {"kind": "variance", "channels": channels, "classes": classes, "network": within}
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:

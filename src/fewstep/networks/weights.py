@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fewstep.atomic import write_atomically
 from fewstep.errors import WeightsError
 from fewstep.networks import build
 
 FORMAT, VERSION = "fewstep-model", 1
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one, after a loss of power too."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two machines may have processes of the same number.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def write(path: str | Path, network: nn.Module, metadata: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
@@ -61,6 +38,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], config: dict[str
     tensors = {k: v.contiguous() for k, v in tensors.items()}
     # One entry, as safetensors writes several in no fixed order, and the same model must be the same bytes.
     described = json.dumps({**config, "sha256": content_hash(tensors, json.dumps(config))})
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save(tensors, {"fewstep": described}))
 
 

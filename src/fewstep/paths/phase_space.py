@@ -106,16 +106,20 @@ class PhaseSpace:
 
     def kernel(self, b: Tensor | float) -> Kernel:
         """What the pair is at b > 0."""
-        mean, covariance = self.mean(b), self.covariance(b)
-        inverse = torch.linalg.inv(covariance)
-        told = (inverse @ mean[..., None])[..., 0]
+        mean, inverse, told = self._told(b)
         across = torch.stack([-told[..., 1], told[..., 0]], -1)
         size = (across * (inverse @ across[..., None])[..., 0]).sum(-1).sqrt()
         return Kernel(mean, inverse, (mean * told).sum(-1).sqrt(), across / size[..., None])
 
+    def _told(self, b: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """μ, Σ⁻¹ and Σ⁻¹μ."""
+        mean, inverse = self.mean(b), torch.linalg.inv(self.covariance(b))
+        return mean, inverse, (inverse @ mean[..., None])[..., 0]
+
     def lam(self, b: Tensor | float) -> Tensor:
         """λ(b) = ½ log(μᵀΣ⁻¹μ), which falls as b grows."""
-        return self.kernel(b).worth.log()
+        mean, _, told = self._told(b)
+        return (mean * told).sum(-1).sqrt().log()
 
     def b_of_lam(self, lam: Tensor | float) -> Tensor:
         """The b > 0 at which a pair is worth a state of half-log-SNR `lam`, taken as at least −12."""

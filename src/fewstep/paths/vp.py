@@ -9,6 +9,7 @@ data and t = (i + 1)/N is the index i which the network was told; between these 
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,9 +33,27 @@ def _log_alpha(lam: Tensor | float) -> Tensor:
     return -0.5 * torch.logaddexp(torch.zeros_like(lam), -2 * lam)
 
 
+class VariancePreserving(Path):
+    """A path that is known by log α, its σ = √(1 − α²)."""
+
+    @abstractmethod
+    def log_alpha(self, t: Tensor | float) -> Tensor:
+        """log α(t)."""
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return self.log_alpha(t).exp()
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return _sigma(self.log_alpha(t))
+
+    def lam(self, t: Tensor | float) -> Tensor:
+        log_alpha = self.log_alpha(t)
+        return log_alpha - _sigma(log_alpha).log()
+
+
 @checked
 @dataclass(frozen=True)
-class VP(Path):
+class VP(VariancePreserving):
     """The variance-preserving path with linear β: log α = −¼(β₁ − β₀)t² − ½β₀t.
 
     Args:
@@ -80,16 +99,6 @@ class VP(Path):
         t = as_time(t)
         return -0.25 * (self.beta_max - self.beta_min) * t**2 - 0.5 * self.beta_min * t
 
-    def alpha(self, t: Tensor | float) -> Tensor:
-        return self.log_alpha(t).exp()
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return _sigma(self.log_alpha(t))
-
-    def lam(self, t: Tensor | float) -> Tensor:
-        log_alpha = self.log_alpha(t)
-        return log_alpha - _sigma(log_alpha).log()
-
     def t_of_lam(self, lam: Tensor | float) -> Tensor:
         a, b, c = 0.25 * (self.beta_max - self.beta_min), 0.5 * self.beta_min, -_log_alpha(lam)
         return 2 * c / (b + (b * b + 4 * a * c).sqrt())
@@ -113,7 +122,7 @@ class VP(Path):
 
 @checked
 @dataclass(frozen=True)
-class DiscreteVP(Path):
+class DiscreteVP(VariancePreserving):
     """The variance-preserving path through N discrete noise levels; made by `VP.from_betas`.
 
     Args:
@@ -152,16 +161,6 @@ class DiscreteVP(Path):
         t = as_time(t)
         left, slope = self._segment(t)
         return self._table.to(t.device)[left] + slope * (t - left.double() / len(self.betas))
-
-    def alpha(self, t: Tensor | float) -> Tensor:
-        return self.log_alpha(t).exp()
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return _sigma(self.log_alpha(t))
-
-    def lam(self, t: Tensor | float) -> Tensor:
-        log_alpha = self.log_alpha(t)
-        return log_alpha - _sigma(log_alpha).log()
 
     def t_of_lam(self, lam: Tensor | float) -> Tensor:
         falls, n = -_log_alpha(lam), len(self.betas)

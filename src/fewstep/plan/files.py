@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.atomic import write_atomically
 from fewstep.errors import FewstepError, PlanError
 from fewstep.paths import from_json
 from fewstep.plan.plan import Plan
@@ -117,7 +118,7 @@ def loads(text: str) -> Plan:
 
 def write(plan: Plan, path: str) -> None:
     """Write the plan to a JSON file."""
-    FilePath(path).write_text(dumps(plan), encoding="utf8")
+    write_atomically(path, dumps(plan).encode())
 
 
 def read(path: str) -> Plan:

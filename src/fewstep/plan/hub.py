@@ -18,14 +18,18 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
 
 
-def check_commit(revision: str) -> None:
+def check_commit(revision: str, why: str = "") -> None:
     """Refuse a revision that is no commit: branches and tags move.
+
+    Args:
+        revision: what was given.
+        why: what the error says first.
 
     Raises:
         ArgumentError: it has not 40 hexadecimal digits.
     """
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise ArgumentError(f"a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
+        raise ArgumentError(f"{why}a hub id needs its commit: revision of 40 hexadecimal digits, got {revision!r}")
 
 
 def card(

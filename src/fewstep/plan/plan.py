@@ -22,9 +22,9 @@ from torch import Tensor
 
 from fewstep.errors import PlanError
 from fewstep.paths import Path
+from fewstep.plan.landing import check_landing
 from fewstep.plan.table import Builder, Table
-
-TOLERANCE = 1e-8
+from fewstep.shapes import broadcast_shapes
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Plan:
     @property
     def place(self) -> torch.Size:
         """The shape that times and coefficients have for one step; () when all samples and pixels share them."""
-        return torch.broadcast_shapes(self.times.shape[1:], self.ask_times.shape[1:], *self._value_places())
+        return broadcast_shapes(self.times.shape[1:], self.ask_times.shape[1:], *self._value_places())
 
     def _value_places(self) -> list[torch.Size]:
         return [table.value.shape[1:] for table in (self.M, self.B, self.N) if len(table)]
@@ -225,66 +225,17 @@ class Plan:
         if self.skips and len(self.skips) != self.evaluations:
             raise PlanError(f"the plan asks {self.evaluations} times and leaves out layers at {len(self.skips)}")
         if not self.deviates:
-            self._check_landing(times)
+            check_landing(self, *self._matrices())
 
     def _check_references(self) -> None:
-        """Every entry names a step, a register and an answer that are there."""
-        slots = torch.bincount(self.asks[:, 0], minlength=self.steps) if len(self.asks) else torch.zeros(self.steps)
-        for name, table, sources in (("M", self.M, None), ("B", self.B, slots)):
+        """Every ask and every entry names a step, a register and an answer that are there."""
+        size, slots = len(self.registers), [0] * self.steps
+        for step, register in self.asks.tolist():
+            if not (0 <= step < self.steps and 0 <= register < size):
+                raise PlanError(f"the network is asked at ({step}, {register}): no such step or register")
+            slots[step] += 1
+        for name, table, sources in (("M", self.M, [size] * self.steps), ("B", self.B, slots)):
             for step, to, source in table.index.tolist():
-                there = 0 <= step < self.steps and 0 <= to < len(self.registers) and source >= 0
-                if not there or source >= (len(self.registers) if sources is None else int(sources[step])):
-                    what = "register" if sources is None else "answer"
+                if not (0 <= step < self.steps and 0 <= to < size and 0 <= source < sources[step]):
+                    what = "register" if name == "M" else "answer"
                     raise PlanError(f"{name} has an entry ({step}, {to}, {source}): no such step, register or {what}")
-
-    def _check_landing(self, times: Tensor) -> None:
-        m, b, n = self._matrices()
-        size = len(self.registers)
-        place = torch.broadcast_shapes(self.place, m.shape[1:-2])
-        mean = torch.zeros(*place, size, dtype=torch.float64)
-        noise = torch.zeros(*place, size, size, dtype=torch.float64)
-        start = torch.zeros_like(mean)
-        mean[..., 0], start[..., 0] = self.path.alpha(times[0]), self.path.sigma(times[0])
-        noise[..., 0, 0] = start[..., 0] ** 2
-        if "one" in self.registers:
-            mean[..., self.registers.index("one")] = 1.0
-        asks: list[list[tuple[int, Tensor]]] = [[] for _ in range(self.steps)]
-        for (step, register), time in zip(self.asks.tolist(), self.ask_times.detach(), strict=True):
-            asks[step].append((register, time))
-        stands = []  # (step, register, its time, mean, variance, factor of the start's noise)
-        for i in range(self.steps):
-            stands += [(i, r, t, mean[..., r], noise[..., r, r], start[..., r]) for r, t in asks[i]]
-            mean = (m[i] @ mean[..., None])[..., 0] + b[i, ..., : max(1, len(asks[i]))].sum(-1)
-            start = (m[i] @ start[..., None])[..., 0]
-            if self.stochastic:
-                noise = m[i] @ noise @ m[i].mT + n[i] @ n[i].mT
-            else:
-                # All noise is the start's: its outer square keeps the digits that many products M C Mᵀ would lose.
-                noise = start[..., :, None] * start[..., None, :]
-            stands.append((i, 0, times[i + 1], mean[..., 0], noise[..., 0, 0], start[..., 0]))
-        self._compare(stands)
-
-    def _compare(self, stands: list[tuple[int, int, Tensor, Tensor, Tensor, Tensor]]) -> None:
-        place = self.place
-        steps, names, *columns = zip(*stands, strict=True)
-        t, mean, variance, factor = (torch.stack([v.expand(place) for v in column]) for column in columns)
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        rounding = 1e-14 * self.path.sigma(self.times.detach()).square().amax()
-        wrong = [
-            ("α", mean, alpha, TOLERANCE * (1 + alpha.abs())),
-            ("σ²", variance, sigma**2, TOLERANCE * sigma**2 + rounding + 1e-12),
-        ]
-        if not self.stochastic:
-            wrong.append(("σ", factor, sigma, TOLERANCE * (1 + sigma)))
-        for what, got, want, tolerance in wrong:
-            off = (got - want).abs()
-            bad = off > tolerance
-            if bool(bad.any()):
-                row = int(bad.reshape(len(stands), -1).any(1).nonzero()[0])
-                where = off[row].argmax()
-                raise PlanError(
-                    f"step {steps[row]} leaves register {self.registers[names[row]]} at {what} = "
-                    f"{float(got[row].flatten()[where]):.9g} where its path has "
-                    f"{float(want[row].flatten()[where]):.9g}; "
-                    "a method that means to must say so in `deviates`"
-                )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import PlanError
+from fewstep.shapes import broadcast_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +48,32 @@ class Table:
         return rows
 
 
+def _stacked(values: list[Tensor], place: torch.Size) -> Tensor:
+    # What has no place fits as it is, and that is nearly every plan.
+    return torch.stack([v.expand(place) for v in values] if place else values)
+
+
+def _drop_zeros(name: str, table: dict[tuple[int, int, int], Tensor], place: torch.Size) -> None:
+    """Take out the entries that are zero everywhere and will stay so; refuse those that are not finite."""
+    if not table:
+        return
+    keys = list(table)
+    values = _stacked(list(table.values()), place).detach().reshape(len(keys), -1)
+    finite = values.isfinite().all(1)
+    if not bool(finite.all()):
+        bad = keys[finite.tolist().index(False)]
+        raise PlanError(f"step {bad[0]} has a coefficient in {name} that is not finite: {table[bad].tolist()}")
+    for key, filled in zip(keys, values.any(1).tolist(), strict=True):
+        if not filled and not table[key].requires_grad:
+            del table[key]
+
+
 def _pack(entries: dict[tuple[int, int, int], Tensor], place: torch.Size) -> Table:
     keys = sorted(entries)
     index = torch.tensor(keys, dtype=torch.int64).reshape(-1, 3)
     if not keys:
         return Table(index, torch.zeros(0, dtype=torch.float64))
-    return Table(index, torch.stack([entries[key].expand(place) for key in keys]))
+    return Table(index, _stacked([entries[key] for key in keys], place))
 
 
 class Builder:
@@ -115,20 +136,16 @@ class Builder:
             PlanError: a coefficient is not finite.
         """
         values = [v for table in self._tables.values() for v in table.values()]
-        place = torch.broadcast_shapes(self.times.shape[1:], *(v.shape for v in values))
+        place = broadcast_shapes(self.times.shape[1:], *(v.shape for v in values))
         for name, table in self._tables.items():
-            for (step, _, _), value in table.items():
-                if not value.detach().isfinite().all():
-                    raise PlanError(f"step {step} has a coefficient in {name} that is not finite: {value.tolist()}")
-            for key in [k for k, v in table.items() if not v.requires_grad and not v.any()]:
-                del table[key]
+            _drop_zeros(name, table, place)
         self._drop_what_nobody_reads()
         self._name_noises_in_order()
         slots = sorted(self._asks)
         asks = torch.tensor([(step, self._asks[step, slot][0]) for step, slot in slots], dtype=torch.int64)
         times = [self._asks[key][1] for key in slots]
         # Coefficients may differ within a sample where the times do not: then the network is still told one time.
-        told = torch.broadcast_shapes(self.times.shape[1:], *(t.shape for t in times))
+        told = broadcast_shapes(self.times.shape[1:], *(t.shape for t in times))
         ask_times = torch.stack([t.expand(told) for t in times]) if times else torch.zeros(0, dtype=torch.float64)
         m, b, n = (_pack(self._tables[name], place) for name in "MBN")
         return asks.reshape(-1, 2), ask_times, m, b, n

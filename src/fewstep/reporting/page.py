@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from fewstep.atomic import write_atomically
 from fewstep.errors import ArgumentError, require
 from fewstep.measured import Claimed, claims
 from fewstep.pages import head
@@ -58,7 +59,7 @@ def write_report(folder: Path, out: Path) -> Path:
         *(part for page in pages for part in _page(page)), *_claims(measured), f"<script>{SEARCH}</script></html>",
     ]  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(parts), encoding="utf8")
+    write_atomically(out, "\n".join(parts).encode())
     return out
 
 

@@ -22,6 +22,9 @@ class Decoded(Operator):
     """
 
     linear: ClassVar[bool] = False
+    why_not_linear: ClassVar[str] = (
+        ": through the decoder of a latent model none is; dps, daps, red-diff, psld and resample take any"
+    )
 
     def __init__(self, operator: Any, denoiser: Denoiser) -> None:
         self.operator, self.denoiser = operator, denoiser

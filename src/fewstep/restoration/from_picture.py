@@ -88,11 +88,38 @@ def read(file: Path, channels: int, limits: tuple[float, float]) -> Tensor:
         raise ArgumentError(f"pictures have 1 or 3 channels; this model's samples have {channels}")
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"), np.float64)
+            pixels = np.asarray(
+                _eight_bits(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"), np.float64
+            )
     except OSError as error:
         raise ArgumentError(f"cannot read the picture {file}: {error}") from error
     low, high = limits
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).movedim(2, 0)[None] / 255 * (high - low) + low
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of 16 bits a pixel scaled to 8, which Pillow's own conversion cuts off instead."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+
+
+def _known(file: Path, height: int, width: int) -> Mask:
+    """The mask that a picture is: 1 where it is white, 0 where it is black or transparent.
+
+    Raises:
+        ArgumentError: it is no picture of that size, or white nowhere.
+    """
+    seen = read(file, 1, (0.0, 1.0))
+    if seen.shape[-2:] != (height, width):
+        raise ArgumentError(f"the mask must be {width}×{height} pixels, got {seen.shape[3]}×{seen.shape[2]}")
+    with Image.open(file) as image:
+        if image.has_transparency_data:
+            opaque = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))[..., 3]
+            seen = seen * torch.from_numpy(opaque / 255.0)
+    if not bool((seen > 0.5).any()):
+        raise ArgumentError(f"the mask {file} is white nowhere, so nothing of the picture would be known")
+    return Mask((seen[0, 0] > 0.5).double())
 
 
 def fitted(picture: Tensor, height: int, width: int) -> tuple[Tensor, str]:
@@ -147,10 +174,7 @@ class Job:
         channels, height, width = shape
         operator, noise = degradation(self.degrade, height, width), Gaussian(self.noise)
         if self.mask is not None:
-            seen = read(self.mask, 1, (0.0, 1.0))
-            if seen.shape[-2:] != (height, width):
-                raise ArgumentError(f"the mask must be {width}×{height} pixels, got {seen.shape[3]}×{seen.shape[2]}")
-            operator = Mask((seen[0, 0] > 0.5).double())
+            operator = _known(self.mask, height, width)
         if not self.own and self.mask is None:
             truth, done = fitted(read(self.picture, channels, limits), height, width)
             return Measurement.simulate(operator, truth, noise, seed), done

@@ -41,7 +41,7 @@ class Measurement:
     """
 
     operator: Any
-    y: Tensor
+    y: Tensor = field(repr=False)
     noise: Noise | None = None
     _decomposed: list[Matrix] = field(default_factory=list, repr=False)
 
@@ -68,8 +68,18 @@ class Measurement:
 
     @staticmethod
     def simulate(operator: Any, x: Tensor, noise: Noise | None = None, seed: int = 0) -> "Measurement":
-        """The measurement of known data x, (rows, *shape); the noise is drawn with `seed`."""
-        noise = noise or NOISELESS
+        """The measurement of known data x, (rows, *shape); the noise is drawn with `seed`.
+
+        Raises:
+            ArgumentError: x is no tensor, noise none of ours, or what `Measurement` refuses.
+        """
+        noise = NOISELESS if noise is None else noise
+        if not isinstance(noise, Noise):
+            raise ArgumentError(f"noise must be Gaussian(sigma), Poisson(rate) or None, got {noise!r}")
+        if not callable(getattr(operator, "A", None)):
+            raise ArgumentError(f"operator must have A(x), as Mask or deepinv's physics do; got {operator!r}")
+        if not isinstance(x, Tensor):
+            raise ArgumentError(f"x must be a tensor (rows, *shape), got {type(x).__name__}")
         return Measurement(operator, noise.add(operator.A(x), torch.Generator().manual_seed(seed)), noise)
 
     @property
@@ -152,7 +162,8 @@ class Measurement:
             ArgumentError: naming the method that needs one.
         """
         if not self.linear:
-            raise ArgumentError(f"{who} needs a linear operator, got {type(self.operator).__name__}")
+            why = getattr(self.operator, "why_not_linear", "")
+            raise ArgumentError(f"{who} needs a linear operator, got {type(self.operator).__name__}{why}")
 
     def project(self, difference: Tensor) -> Tensor:
         """A† of a residual, of x's shape."""

@@ -1,7 +1,7 @@
 """Restoring: samples of x₀ that agree with a measurement, by any method of the catalogue's family "restoration"."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewstep.catalog import Method, methods
 from fewstep.denoisers import Denoiser
-from fewstep.errors import ArgumentError, NumericalError, unknown
+from fewstep.errors import ArgumentError, NumericalError, some_of, unknown
 from fewstep.grids import Grid
 from fewstep.guidance import Guide
 from fewstep.restoration.base import RestorationGuide, RestorationLoop
@@ -24,7 +24,7 @@ from fewstep.solvers import Solver
 FAR = 1e4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Restored(Output):
     """What `restore` gives back: an Output whose samples stand row by row of the measurement.
 
@@ -84,6 +84,11 @@ def restorer_named(name: str, measurement: Measurement, **parameters: Any) -> Re
     try:
         restorer: RestorationGuide | RestorationLoop = made(measurement, **{**dict(row.arguments), **parameters})
     except TypeError as error:
+        own = [f.name for f in fields(made) if f.init and f.name != "measurement"]
+        others = sorted(parameters.keys() - set(own))
+        if others:
+            its = f"the method's own parameters are {', '.join(own) or 'none'}"
+            raise ArgumentError(f"neither restore nor method {name!r} takes {others[0]!r}; {its}") from error
         raise ArgumentError(f"method {name!r}: {error}") from error
     return restorer
 
@@ -105,8 +110,8 @@ def _refuse_far(x: Tensor, limits: tuple[float, float]) -> None:
     bad = (far > FAR * reach).nonzero().flatten().tolist()
     if bad:
         raise NumericalError(
-            f"the samples {bad[:8]}{' …' if len(bad) > 8 else ''} ({len(bad)} of {len(x)}) diverged, to "
-            f"{float(far.max()):.1e} where data lie within ±{reach:g}: take more evaluations or a smaller scale"
+            f"the samples {some_of(bad, len(x))} diverged, to {float(far.max()):.1e} where data lie within ±{reach:g}: "
+            "take more evaluations or a smaller scale"
         )
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from fewstep.catalog import method
-from fewstep.errors import ArgumentError, NumericalError
+from fewstep.errors import ArgumentError, not_finite
 from fewstep.grids.karras import descend
 from fewstep.loops.questions import Questions
 from fewstep.noise import draw
@@ -155,7 +155,7 @@ class _Kalman:
                 f"forward makes {tuple(made.shape)} of {len(x)} samples, but y has {self.y.shape[1]} numbers a row"
             )
         if not bool(made.isfinite().all()):
-            raise NumericalError("the forward model answered with NaN or Inf")
+            raise not_finite(made, "the forward model's answers to rows")
         return made.flatten(1)
 
     def correct(self, level: int) -> None:

@@ -122,7 +122,9 @@ class FKSteering(Search):
         """The steps before whose move particles are weighed, each with the number of its weighing."""
         if isinstance(self.weighings, int):
             if self.weighings > steps:
-                raise ArgumentError(f"{self.weighings} weighings do not fit into {steps} steps")
+                raise ArgumentError(
+                    f"weighings={self.weighings} do not fit into {steps} steps: take more steps or fewer weighings"
+                )
             places = [round(steps * i / self.weighings) for i in range(1, self.weighings)]
         else:
             places = sorted(set(self.weighings))

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.errors import ArgumentError
+from fewstep.errors import ArgumentError, some_of
 from fewstep.noise import KeyedNoise, draw
 from fewstep.program import Run
 from fewstep.search.resampling import Rule
@@ -207,9 +207,9 @@ class Weights:
         if fallen:
             when = int(sizes.amin(1).argmin())
             warnings.warn(
-                f"the weights of runs {fallen[:8]}{' …' if len(fallen) > 8 else ''} ({len(fallen)} of {sizes.shape[1]})"
-                f" collapsed: an effective sample size of {float(sizes.min()):.2f} of {k} particles at weighing "
-                f"{when + 1} of {len(sizes)}; take more particles, weigh more often or lower the strength",
+                f"the weights of runs {some_of(fallen, sizes.shape[1])} collapsed: an effective sample size of "
+                f"{float(sizes.min()):.2f} of {k} particles at weighing {when + 1} of {len(sizes)}; take more "
+                "particles, weigh more often or lower the strength",
                 CollapseWarning, stacklevel=4,
             )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.errors import ArgumentError, NumericalError
+from fewstep.errors import ArgumentError, not_finite
 from fewstep.loops.base import refuse_bad
 from fewstep.search.particles import repeated
 
@@ -110,10 +110,6 @@ def checked_scores(values: Tensor, rows: int, what: str = "the reward") -> Tenso
     """
     if values.shape != (rows,):
         raise ArgumentError(f"{what} must give one number a row, ({rows},) here, got the shape {tuple(values.shape)}")
-    bad = (~values.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise NumericalError(
-            f"{what} of rows {bad[:8]} ({len(bad)} of {rows}) is not finite; for what is forbidden give a large "
-            "negative number"
-        )
+    if not bool(values.isfinite().all()):
+        raise not_finite(values, f"{what}s of rows", why="; for what is forbidden give a large negative number")
     return values

@@ -1,5 +1,6 @@
 """Solvers: engines that turn (path, grid) into a plan, under their mathematical names."""
 
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -46,8 +47,14 @@ def solver_named(name: str, **parameters: Any) -> Solver:
     try:
         solver: Solver = getattr(import_module(row.module), row.symbol)(**{**dict(row.arguments), **parameters})
     except TypeError as error:
-        raise ArgumentError(f"solver {name!r}: {error}") from error
+        raise ArgumentError(f"solver {name!r}: {error}{_own(row)}") from error
     return solver
+
+
+def _own(row: Method) -> str:
+    """The parameters of a row's class, in words."""
+    made = getattr(import_module(row.module), row.symbol)
+    return f"; its parameters are {', '.join(f.name for f in fields(made))}" if is_dataclass(made) else ""
 
 
 def _no_solver(name: str, rows: dict[str, Method]) -> ArgumentError:

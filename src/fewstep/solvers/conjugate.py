@@ -15,11 +15,9 @@ e^{κ(t − t′)} within the step, for a factor of x that is wrong by (κh)²/2
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from fewstep.catalog import method
@@ -27,17 +25,12 @@ from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
 from fewstep.solvers.exponential_multistep import held_answer
+from fewstep.solvers.gauss_legendre import gauss_legendre
 
 # Nodes of a step's quadrature, and how far back in λ its integrand, which falls like e^{−|λ|}, still counts.
 NODES, REACH = 48, 36.0
 # Below this λ a state is noise alone, and α is too small to divide by.
 LEAST = -14.0
-
-
-@cache
-def _nodes() -> tuple[Tensor, Tensor]:
-    x, w = leggauss(NODES)
-    return torch.from_numpy((x + 1) / 2), torch.from_numpy(w / 2)
 
 
 @method(
@@ -117,7 +110,8 @@ class Conjugate:
             usable, sign = moves & before.isfinite() & after.isfinite(), -1.0
             begin = torch.where(usable, before, torch.zeros_like(before))
             end = torch.where(usable, after.minimum(begin + REACH), begin + 1)
-        x, w = (v.reshape(-1, *[1] * times.ndim) for v in _nodes())
+        nodes, weights = (v.reshape(-1, *[1] * times.ndim) for v in gauss_legendre(NODES))
+        x, w = (nodes + 1) / 2, weights / 2
         inner = begin + (end - begin) * x
         tau = path.t_of_lam(inner)
         # dτ/dλ = 1/λ′, λ′ = α′/α − σ′/σ.

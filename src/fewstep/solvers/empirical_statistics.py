@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from fewstep.atomic import write_atomically
 from fewstep.denoisers import Denoiser
 from fewstep.errors import ArgumentError, WeightsError
+from fewstep.shapes import broadcast_shapes
 
 # Where f varies less than this share of its square there is no line to fit: s = 0.
 FLAT = 1e-6
@@ -60,7 +62,7 @@ class ModelStatistics:
 
     def at(self, lam: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(l, s, b) at λ (m, *place′), each of the shape (m, *broadcast of both places)."""
-        place = torch.broadcast_shapes(self.place, lam.shape[1:])
+        place = broadcast_shapes(self.place, lam.shape[1:])
         lam = lam.reshape(len(lam), *[1] * (len(place) - lam.ndim + 1), *lam.shape[1:]).contiguous()
         low = (torch.searchsorted(self.lam, lam, right=True) - 1).clamp(0, len(self.lam) - 2)
         share = ((lam - self.lam[low]) / (self.lam[low + 1] - self.lam[low])).clamp(0, 1)
@@ -75,7 +77,7 @@ class ModelStatistics:
 
     def save(self, path: str) -> None:
         """Write them to a safetensors file."""
-        save_file({name: getattr(self, name).contiguous() for name in ("lam", "l", "s", "b")}, path)
+        write_atomically(path, save({name: getattr(self, name).contiguous() for name in ("lam", "l", "s", "b")}))
 
     @staticmethod
     def load(path: str) -> "ModelStatistics":

@@ -30,18 +30,24 @@ from fewstep.solvers.multistep_rows import Past, Rows
 SERIES = 1.0
 
 
-def phi(k: int, z: Tensor) -> Tensor:
-    """φ_k(z) = Σ_j zʲ/(j + k)!, k ≥ 1, for finite z."""
+def phis(count: int, z: Tensor) -> Tensor:
+    """φ_1(z), φ_2(z) … of φ_k(z) = Σ_j zʲ/(j + k)!, for finite z: (count, *z.shape)."""
     small = z.abs() < SERIES
     near = torch.where(small, z, 0.0)
-    series = torch.zeros_like(z)
-    for j in range(20, -1, -1):
-        series = series * near + 1 / math.factorial(j + k)
+    series = torch.zeros(count, *z.shape, dtype=z.dtype)
+    terms = [[1 / math.factorial(j + k) for k in range(1, count + 1)] for j in range(20, -1, -1)]
+    for term in torch.tensor(terms, dtype=z.dtype).reshape(-1, count, *[1] * z.ndim):
+        series = series * near + term
     far = torch.where(small, SERIES, z)
-    value = torch.expm1(far) / far
-    for j in range(1, k):
-        value = (value - 1 / math.factorial(j)) / far
-    return torch.where(small, series, value)
+    values = [torch.expm1(far) / far]
+    for j in range(1, count):
+        values.append((values[-1] - 1 / math.factorial(j)) / far)
+    return torch.where(small, series, torch.stack(values))
+
+
+def phi(k: int, z: Tensor) -> Tensor:
+    """φ_k(z), k ≥ 1, of `phis`."""
+    return phis(k, z)[-1]
 
 
 def node_weights(nodes: Tensor, count: Tensor, moments: Tensor, line: Tensor | None = None) -> Tensor:
@@ -154,7 +160,8 @@ class Adams:
 
     def _weights(self, nodes: Tensor, count: Tensor, z: Tensor) -> Tensor:
         """∫₀¹ e^{z(1−θ)} ℓ_j(θ) dθ for the Lagrange basis ℓ_j on the first `count` nodes."""
-        moments = torch.stack([math.factorial(k) * phi(k + 1, z) for k in range(len(nodes))])
+        factorials = torch.tensor([math.factorial(k) for k in range(len(nodes))], dtype=z.dtype)
+        moments = factorials.reshape(-1, *[1] * z.ndim) * phis(len(nodes), z)
         if self.slope == "vary":
             return node_weights(nodes, count, moments)
         return node_weights(nodes, count, moments, torch.full_like(z, 0.5) if self.slope == "bh1" else moments[0] / 2)

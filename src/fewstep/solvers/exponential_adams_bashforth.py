@@ -22,7 +22,6 @@ start to 1 at its end.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,8 +30,9 @@ from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
 from fewstep.solvers.exponential_multistep import held_answer, history_length
+from fewstep.solvers.gauss_legendre import gauss_legendre
 
-NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(32))
+NODES, WEIGHTS = gauss_legendre(32)
 BASES = ("t", "rho", "logrho", "even")
 # The weights of e₁, e₂ … on evenly spaced nodes; that of e₀ makes their sum 1.
 EVEN = {2: (-1 / 2,), 3: (-16 / 12, 5 / 12), 4: (-59 / 24, 37 / 24, -9 / 24)}

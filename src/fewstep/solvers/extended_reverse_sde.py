@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
+from fewstep.solvers.gauss_legendre import gauss_legendre
 
 # log(φ/ρ) of the paper's noise functions.
 NOISES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -42,7 +42,7 @@ NOISES: dict[str, Callable[[Tensor], Tensor]] = {
     "sde4": lambda rho: torch.log10(1 + 100 * rho.clamp(max=1000.0) ** 1.5).log() - 0.1 * rho.clamp(max=1000.0).log(),
     "sde5": lambda rho: torch.logaddexp(rho**0.3, torch.full_like(rho, 10.0).log()),
 }
-NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(32))
+NODES, WEIGHTS = gauss_legendre(32)
 
 
 @method(

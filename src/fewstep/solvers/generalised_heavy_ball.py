@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from math import comb
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +27,9 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Builder, Plan
+from fewstep.solvers.gauss_legendre import gauss_legendre
 
-NODES, WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(32))
+NODES, WEIGHTS = gauss_legendre(32)
 # c_j = (first + second·β)/(divisor·β), in rows of k.
 PRINTED: dict[int, tuple[int, list[tuple[int, int]]]] = {
     1: (1, [(0, 1)]),

@@ -23,6 +23,7 @@ from fewstep.catalog import method
 from fewstep.errors import ArgumentError
 from fewstep.paths import Path
 from fewstep.plan import Plan
+from fewstep.shapes import broadcast_shapes
 from fewstep.solvers.empirical_statistics import GaussianStatistics, ModelStatistics
 from fewstep.solvers.exponential_adams import node_weights
 from fewstep.solvers.multistep_rows import Past, Rows
@@ -64,7 +65,8 @@ class Interval:
     def of(statistics: Statistics, lam: Tensor, h: Tensor, degrees: int) -> "Interval":
         """The integrals over [λ, λ + h], h of either sign, with moments of the degrees below `degrees`."""
         theta, weights, upto = _legendre()
-        l, s, b = (torch.stack(v) for v in zip(*(statistics.at(lam + x * h) for x in theta), strict=True))  # noqa: E741
+        at = lam + theta.reshape(-1, *[1] * lam.ndim) * h
+        l, s, b = (v.reshape(*at.shape[:2], *v.shape[1:]) for v in statistics.at(at.flatten(0, 1)))  # noqa: E741
 
         def integrate(values: Tensor) -> Tensor:
             return h * torch.einsum("ij,j...->i...", upto, values)
@@ -159,7 +161,7 @@ class StatisticsMultistep:
         # Coefficients that differ by element need times with as many axes; the network is told the times as given.
         missing = max(0, len(known.place) - (times.ndim - 1))
         wide = times.reshape(len(times), *[1] * missing, *times.shape[1:])
-        wide = wide.expand(len(times), *torch.broadcast_shapes(wide.shape[1:], known.place))
+        wide = wide.expand(len(times), *broadcast_shapes(wide.shape[1:], known.place))
 
         def build(window: int | None, restarts: tuple[Plan, ...]) -> Plan:
             past = Past.of(wide, max(self.depth, 1), window)

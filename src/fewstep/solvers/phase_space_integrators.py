@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from fewstep.catalog import method
@@ -37,6 +36,7 @@ from fewstep.errors import ArgumentError, unknown
 from fewstep.paths import Path
 from fewstep.paths.phase_space import LEAST, Kernel, PhaseSpace
 from fewstep.plan import Builder, Plan
+from fewstep.solvers.gauss_legendre import gauss_legendre
 
 # A pair in the making is (2, 5): the factors of these in the position and in the momentum.
 SOURCES: tuple[str | int, ...] = ("x", "unseen", 0, "noise", "noise1")
@@ -250,7 +250,7 @@ def _off(kernel: Kernel, pair: Tensor) -> Tensor:
 
 def _turn(space: PhaseSpace, ends: Tensor) -> Tensor:
     """R(θ′ − θ) from b to b′, (2, 2), by Gauss and Legendre in log b."""
-    x, w = (torch.from_numpy(v) for v in leggauss(NODES))
+    x, w = gauss_legendre(NODES)
     middle, half = ends.log().mean(), (ends[1] / ends[0]).log() / 2
     at = (middle + half * x).exp()
     root = torch.linalg.cholesky(space.covariance(at))

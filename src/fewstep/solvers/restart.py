@@ -13,6 +13,7 @@ from ρ to ρ(1 + γ), γ = min(churn/steps, √2 − 1), never above t = 1.
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ def jump(path: Path, start: Tensor, end: Tensor, scale: float = 1.0) -> Plan:
     return Plan.build(path, builder, order=0, deviates=deviates)
 
 
+@cache
 def order_without_history(base: str) -> int:
     """The order of a solver of that name whose history ends at every step."""
     engine = solver_named(base)

@@ -1,12 +1,18 @@
 """What tasks that train by AdamW share: a rate that rises over 500 steps and falls as a cosine, and a running mean."""
 
+import math
 from abc import ABC
 from typing import Any
 
 import torch
 from torch import nn
 
-from fewstep.training.trainer import warm_cosine
+WARM_UP = 500
+
+
+def warm_cosine(step: int, steps: int) -> float:
+    """What the peak rate is multiplied by at a step: a linear rise over 500 steps times a cosine that falls to 0."""
+    return min((step + 1) / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class AdamWTask(ABC):

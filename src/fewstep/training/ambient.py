@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fewstep.errors import ArgumentError
 from fewstep.paths import from_json
 from fewstep.training.adamw import AdamWTask
+from fewstep.training.batch import answer, first_draws
 from fewstep.training.config import TrainingConfig
 from fewstep.training.denoising import draws, told_of
-from fewstep.training.trainer import answer, first_draws
 
 # Generators of the masks, beside those of the steps.
 MASKS, MORE = 2**32 - 1, 2**31

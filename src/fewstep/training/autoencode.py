@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from fewstep.errors import ArgumentError
 from fewstep.networks.vae import VAE
 from fewstep.training.adamw import AdamWTask
+from fewstep.training.batch import answer, first_draws
 from fewstep.training.config import AutoencoderConfig
-from fewstep.training.trainer import answer, first_draws
 
 JUDGED = 2048
 

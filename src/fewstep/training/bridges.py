@@ -24,8 +24,8 @@ from fewstep.paths import RDDM, Bridge, from_json
 from fewstep.paths.bridge import NodeBridge
 from fewstep.restoration.from_picture import degradation
 from fewstep.training.adamw import AdamWTask
+from fewstep.training.batch import answer, first_draws
 from fewstep.training.config import BridgeConfig
-from fewstep.training.trainer import answer, first_draws
 
 CHUNK = 1000
 TARGETS = ("x0", "residual", "eps", "flow", "velocity", "residual+eps")

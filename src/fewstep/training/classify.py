@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from fewstep.errors import ArgumentError
 from fewstep.networks.features import Features
+from fewstep.training.batch import answer, first_draws
 from fewstep.training.config import ClassifierConfig
-from fewstep.training.trainer import answer, first_draws
 
 
 def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:

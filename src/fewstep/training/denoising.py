@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fewstep.paths import change_of_basis, from_json
 from fewstep.training.adamw import AdamWTask
+from fewstep.training.batch import answer, first_draws
 from fewstep.training.config import TrainingConfig
-from fewstep.training.trainer import answer, first_draws
 
 
 def lam_range(config: TrainingConfig) -> tuple[float, float]:

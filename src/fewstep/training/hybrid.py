@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from fewstep.denoisers.learned_variance import TwoHeaded, wrap_with_variance
 from fewstep.paths import from_json
 from fewstep.training.adamw import AdamWTask
+from fewstep.training.batch import answer, first_draws
 from fewstep.training.config import HybridConfig
 from fewstep.training.denoising import lam_range, told_of
-from fewstep.training.trainer import answer, first_draws
 from fewstep.training.variational import Chain, ImportanceTimes
 
 BINS = 256

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from fewstep.errors import ArgumentError
+from fewstep.errors import ArgumentError, unknown
 from fewstep.training.ambient import masked
 from fewstep.training.autoencode import Autoencoding
 from fewstep.training.bridges import Restoring
@@ -22,7 +23,7 @@ from fewstep.training.data import class_names, read_images
 from fewstep.training.denoising import Denoising
 from fewstep.training.hybrid import HybridDenoising
 from fewstep.training.latents import latent
-from fewstep.training.trainer import Task, choose_device, train
+from fewstep.training.trainer import Task, train
 
 
 def task_of(
@@ -52,6 +53,21 @@ def task_of(
     if config.autoencoder:
         return latent(config, images, labels, device)
     return (masked if config.network.get("kind") == "masked" else Denoising)(config, images, labels)
+
+
+def choose_device(name: str | None) -> str:
+    """The device of that name; without a name the fastest kind that is there.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", or None.
+
+    Raises:
+        ArgumentError: this machine has no such device.
+    """
+    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    if name is not None and name.split(":")[0] not in there:
+        raise unknown("device", name, there)
+    return there[0] if name is None else name
 
 
 def train_from_files(

@@ -19,15 +19,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fewstep.errors import ArgumentError, NumericalError, WeightsError, unknown
+from fewstep.atomic import write_atomically
+from fewstep.errors import ArgumentError, NumericalError, WeightsError
 from fewstep.networks import build
-from fewstep.networks.weights import write, write_atomically
+from fewstep.networks.weights import write
 from fewstep.training.config import AnyConfig
 from fewstep.training.stopping import stop_signals
 
 CHECKPOINT, MODEL = "checkpoint.pt", "model.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-WARM_UP = 500
 
 
 class Task(Protocol):
@@ -172,6 +172,7 @@ class Trainer:
             | {"config": self.task.config.to_json(), "memory": self.memory},
             buffer,
         )
+        self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.out / CHECKPOINT, buffer.getvalue())
 
     def _resume(self) -> None:
@@ -257,45 +258,3 @@ def train(task: Task, out: str | Path, classes: list[str], every: int = 200, dev
         KeyboardInterrupt: the process was asked to stop; the checkpoint is written.
     """
     return Trainer(task, Path(out), classes, device).run(every)
-
-
-def choose_device(name: str | None) -> str:
-    """The device of that name; without a name the fastest kind that is there.
-
-    Args:
-        name: "cpu", "cuda", "cuda:1", "mps", or None.
-
-    Raises:
-        ArgumentError: this machine has no such device.
-    """
-    there = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
-    if name is not None and name.split(":")[0] not in there:
-        raise unknown("device", name, there)
-    return there[0] if name is None else name
-
-
-def warm_cosine(step: int, steps: int) -> float:
-    """What the peak rate is multiplied by at a step: a linear rise over 500 steps times a cosine that falls to 0."""
-    return min((step + 1) / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def first_draws(config: AnyConfig, images: Tensor, step: int) -> tuple[torch.Generator, Tensor, Tensor]:
-    """(the generator of a step, which images it takes, those in [−1, 1] and half of them mirrored where asked).
-
-    Latents, which are floating-point, are taken as they are.
-    """
-    generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
-    pick = torch.randint(len(images), (config.batch,), generator=generator)
-    x0 = images[pick].float() if images.is_floating_point() else images[pick].float() / 127.5 - 1
-    if config.flip:
-        mirror = torch.rand(config.batch, generator=generator) < 0.5
-        x0[mirror] = x0[mirror].flip(-1)
-    return generator, pick, x0
-
-
-def answer(network: nn.Module, precision: str, device: str, *inputs: Tensor) -> Tensor:
-    """The network's answer in float32, computed on the device in `precision`."""
-    inputs = tuple(part.to(device) for part in inputs)
-    kind = torch.device(device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
-        return network(*inputs).float()

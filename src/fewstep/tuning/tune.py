@@ -73,7 +73,8 @@ def tune(
         checkpoint: a file in which the tuning survives a kill: the same call goes on and finds the same plan; a folder
             of such files for a list of evaluations.  With Ray, one that all machines share.
         settle: go from the method's start to what it found only as far as it pays on noises of their own, half as many
-            as `samples` and at least 16, counted in what is spent; False takes what was found.
+            as `samples` and at least 16, counted in what is spent and kept back from a budget that is enough for both;
+            False takes what was found.
         tell: called with a line now and then; by a list of evaluations and by Ray, when a tuning has ended.
         engine: "local", or "ray": every tuning is a task on a worker, those of a list side by side.
         address: of a Ray cluster; this machine's cores unless given.

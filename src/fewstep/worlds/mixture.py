@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fewstep.errors import ArgumentError
 from fewstep.paths import Path
+from fewstep.shapes import broadcast_shapes
 from fewstep.worlds.base import World
 
 # The variance of points at t = 0, so that the nearest one takes all the weight.
@@ -163,7 +164,7 @@ class GaussianMixture(World):
         t = torch.as_tensor(t, dtype=torch.float64, device=x.device)
         inside = any(side > 1 for side in t.shape[-len(self.shape) :])
         if inside:
-            t = t.expand(torch.broadcast_shapes(t.shape, (1, *self.shape)))
+            t = t.expand(broadcast_shapes(t.shape, (1, *self.shape)))
         if t.ndim:
             t = t.reshape(-1, self.means.shape[1] if inside else 1)
         return path.alpha(t), path.sigma(t).square(), inside

@@ -29,7 +29,10 @@ class Mask(RowOrthogonalOperator):
     scale = 1.0
 
     def __init__(self, mask: Tensor) -> None:
-        mask = torch.as_tensor(mask)
+        try:
+            mask = torch.as_tensor(mask)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(f"mask must be a tensor of zeros and ones, got {mask!r:.80}") from error
         if not bool(((mask == 0) | (mask == 1)).all()) or not bool(mask.any()):
             raise ArgumentError("mask must hold zeros and ones, and at least one 1")
         self.mask = mask.to(torch.bool)
