@@ -1,6 +1,6 @@
 """fewstep makes a pretrained diffusion or flow model fast and steerable in few network evaluations.
 
-Names are imported when they are first used, so that importing fewstep costs next to nothing.
+Names and parts are imported when they are first used, so that importing fewstep costs next to nothing.
 """
 
 from importlib import import_module

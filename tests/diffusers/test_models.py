@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from tiny import BLOCKS, CASES, FLOW, VP, flux, start, text, unet, vae
 
 import fewstep.diffusers as ours
-from fewstep import CFG, sample
+from fewstep import CFG, generate, sample
+from fewstep.diffusers.architectures import conditions_of
 from fewstep.errors import ArgumentError, WeightsError
+from fewstep.restoration import Gaussian, Mask, Measurement, restore
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -134,3 +136,37 @@ def test_an_inpainting_network_is_refused():
     net = diffusers.UNet2DConditionModel(**BLOCKS, in_channels=9, out_channels=4)
     with pytest.raises(ArgumentError, match="9 channels"):
         ours.load_model(net, scheduler=VP)
+
+
+def test_a_network_of_pixels_is_its_own_decoder_and_one_of_codes_is_none(tmp_path):
+    den = ours.load_model(unet(), scheduler=VP)
+    x = start().clamp(-1, 1)
+    assert den.decode(x) is x
+    assert den.encode(x) is x
+    seen = Measurement.simulate(Mask.half(*x.shape[-2:]), x, Gaussian(0.1))
+    assert torch.equal(restore(den, seen, "diffpir", evaluations=2).measurement.y, seen.y)
+    assert generate(den, 2, str(tmp_path / "many"), steps=1).made == 2
+    with pytest.raises(ArgumentError, match=r"no VAE came with this network, whose state of \(4, 8, 8\) is no picture"):
+        ours.load_model(unet(channels=4), scheduler=VP).decode(start(shape=(4, 8, 8)))
+
+
+def test_what_a_network_is_not_told_is_refused_by_name():
+    den = ours.load_model(unet(), scheduler=VP)
+    with pytest.raises(ArgumentError, match=r"UNet2DModel takes no condition 'prompt'; its own are class_labels$"):
+        sample(den, 1, steps=1, cond={"prompt": "a cat"})
+    for case in CASES.values():
+        net = case[0]()
+        assert set(case[2]) <= conditions_of(net)
+        assert not {"sample", "hidden_states", "timestep", "return_dict", "self"} & conditions_of(net)
+    with pytest.raises(ArgumentError, match="scheduler must be a scheduler of diffusers or its config, got 'ddim'"):
+        ours.load_model(unet(), scheduler="ddim")
+
+
+def test_names_of_a_scheduler_are_checked_when_it_is_made():
+    for wrong, says in (
+        ({"solver": "unpc"}, "'unipc'"),
+        ({"grid": "karas"}, "'karras'"),
+        ({"solver": "paradigms"}, "loop"),
+    ):
+        with pytest.raises(ArgumentError, match=says):
+            ours.scheduler(VP, **wrong)

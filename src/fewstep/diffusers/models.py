@@ -96,13 +96,20 @@ class DiffusersModel(Denoiser):
     def _factors(self) -> tuple[Tensor | float, Tensor | float]:
         """(shift, scale) with z = (E(x) − shift)·scale."""
         if self.vae is None:
-            raise ArgumentError("this model has no VAE: its state is the picture")
+            raise ArgumentError(
+                f"no VAE came with this network, whose state of {self.shape} is no picture: load its pipeline or folder"
+            )
         config: Any = self.vae.config
         scale, mean = config.scaling_factor, getattr(config, "latents_mean", None)
         if mean is None:
             return getattr(config, "shift_factor", None) or 0.0, scale
         shape = (1, -1, 1, 1)
         return torch.tensor(mean).reshape(shape), scale / torch.tensor(config.latents_std).reshape(shape)
+
+    @property
+    def _is_picture(self) -> bool:
+        """Whether the state is the picture itself, of one channel or three."""
+        return self.vae is None and len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     def _like(self, value: Tensor | float, x: Tensor) -> Tensor | float:
         return value.to(x.device, x.dtype) if isinstance(value, Tensor) else value
@@ -125,7 +132,15 @@ class DiffusersModel(Denoiser):
         return config.out_channels, *sides
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """The latents of pictures in [−1, 1], (batch, channels, height, width): the mean of the VAE's answer."""
+        """The latents of pictures in [−1, 1], (batch, channels, height, width): the mean of the VAE's answer.
+
+        Pictures themselves where they are the state.
+
+        Raises:
+            ArgumentError: the state is no picture, and no VAE came with the network.
+        """
+        if self._is_picture:
+            return pictures
         shift, scale = (self._like(v, pictures) for v in self._factors())
         vae: Any = self.vae
         # The VAE's weights want gradients as diffusers loads them; an answer has one where its question has.
@@ -134,7 +149,9 @@ class DiffusersModel(Denoiser):
             return (mode.to(pictures.dtype) - shift) * scale
 
     def decode(self, state: Tensor) -> Tensor:
-        """The pictures, about [−1, 1], of latents."""
+        """The pictures, about [−1, 1], of latents; states that are pictures themselves; errors as of `encode`."""
+        if self._is_picture:
+            return state
         shift, scale = (self._like(v, state) for v in self._factors())
         vae: Any = self.vae
         with torch.set_grad_enabled(torch.is_grad_enabled() and state.requires_grad):

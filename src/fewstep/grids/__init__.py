@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from fewstep import aliases
+from fewstep.aliases import GRIDS as THEIRS
 from fewstep.errors import ArgumentError, unknown
 from fewstep.grids.beta import Beta
 from fewstep.grids.karras import Karras
@@ -36,7 +36,7 @@ def grid_named(name: str) -> Grid:
         ArgumentError: the name is unknown; the nearest are offered.
     """
     if name not in GRIDS:
-        theirs = aliases.GRIDS.get(name.lower())
+        theirs = THEIRS.get(name.lower())
         if theirs is not None:
             raise ArgumentError(f"unknown grid {name!r}; what ComfyUI and A1111 call so is {theirs!r} here")
         raise unknown("grid", name, GRIDS)

@@ -183,7 +183,7 @@ def restore(
         loop = loop if evaluations is None else loop.spending(evaluations)
         out = loop(denoiser, rows, guides=guides, **common)
     with torch.no_grad():
-        pictures = denoiser.decode(out.x)
+        pictures = denoiser.decode(out.x) if denoiser.latent else out.x
     _refuse_far(pictures, denoiser.limits)
     latents = out.x if denoiser.latent else None
     return Restored(**{**vars(out), "x": pictures, "latents": latents, "measurement": measurement})
