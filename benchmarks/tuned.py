@@ -62,6 +62,7 @@ SEEN = {"mnist": 32, "cifar10": 16}
 # Samples that a fitness of AutoDiffusion's is measured on there, in the classifier's features.
 FITNESS = 64
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
+ANY, OWN = "**auto**, as for any model", "**auto**, the model's own"
 RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FILE = Path(__file__).parent / "tuned.md"
@@ -113,7 +114,7 @@ class Court:
             return "–", 0, 0.0
         old, new = self.error(before), self.error(plan)
         kept = "" if gained["went"] == 1 else f", {gained['went']:.0%} of the way"
-        told = f"{old:.2g} → {new:.2g}{kept} (÷{self.peers[count][1] / new:.1f}){self.look(before, plan)}"
+        told = f"{old:.3g} → {new:.3g}{kept} (÷{self.peers[count][1] / new:.1f}){self.look(before, plan)}"
         return told, gained["spent"], seconds
 
     def row(self, name: str) -> str:
@@ -234,7 +235,9 @@ def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tupl
     peers = finalists(denoiser, start, ends)
     console.print(peers)
     kinds = {f"{s}, {g}": [make_plan(denoiser.path, s, g, evaluations=c) for c in COUNTS] for s, g in UNTUNED}
-    kinds["**auto** (shipped)"] = [make_plan(denoiser.path, "auto", evaluations=c, model=name) for c in COUNTS]
+    # What ships for any model is the plan of one that no tuning saw.
+    for label, model in ((ANY, ""), (OWN, name)):
+        kinds[label] = [make_plan(denoiser.path, "auto", evaluations=c, model=model) for c in COUNTS]
     errors = {label: [problem.error(plan, start, ends) for plan in plans] for label, plans in kinds.items()}
     head = [f"| | {' | '.join(map(str, COUNTS))} |", "|---|" + "---|" * len(COUNTS)]
     lines = [
@@ -242,10 +245,12 @@ def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tupl
         "| best peer | " + " | ".join(f"{e:.2g} ({label})" for label, e in peers.values()) + " |",
     ]  # fmt: skip
     for label, found in errors.items():
-        ratio = [f" (÷{peers[c][1] / e:.1f})" if "auto" in label else "" for c, e in zip(COUNTS, found, strict=True)]
+        ratio = [
+            f" (÷{peers[c][1] / e:.1f})" if label in (ANY, OWN) else "" for c, e in zip(COUNTS, found, strict=True)
+        ]
         lines.append(f"| {label} | " + " | ".join(f"{e:.2g}{r}" for e, r in zip(found, ratio, strict=True)) + " |")
     # Fréchet: the best peer of each column, the best untuned plan of each, and what ships.
-    plain = [min((errors[label][i], label) for label in list(errors)[:-1])[1] for i in range(len(COUNTS))]
+    plain = [min((errors[f"{s}, {g}"][i], f"{s}, {g}") for s, g in UNTUNED)[1] for i in range(len(COUNTS))]
     labels = [i % 10 for i in range(n)]
 
     def noises(first: int) -> Tensor:
@@ -272,9 +277,11 @@ def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tupl
     untuned = [distance(pictures(kinds[label][i])) for i, label in enumerate(plain)]
     told = (f"{d:.3f} ({p})" for d, p in zip(untuned, plain, strict=True))
     lines.append(f"| best untuned by RMSE | {' | '.join(told)} |")
-    mine = [distance(pictures(plan)) for plan in kinds["**auto** (shipped)"]]
-    told = (f"{d:.3f} (÷{t / d:.2f})" for d, t in zip(mine, theirs, strict=True))
-    yield name, [*lines, f"| **auto** (shipped) | {' | '.join(told)} |"]
+    for label in (ANY, OWN):
+        mine = [distance(pictures(plan)) for plan in kinds[label]]
+        told = (f"{d:.3f} (÷{t / d:.2f})" for d, t in zip(mine, theirs, strict=True))
+        lines.append(f"| {label} | {' | '.join(told)} |")
+    yield name, lines
     title = f"{name}, every tuner"
     head = [
         f"Untuned → tuned, the ratio to the best peer, and the Fréchet distances of {n} pictures as above. A tuning "

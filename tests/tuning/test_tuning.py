@@ -227,6 +227,8 @@ def test_shipped_tables_beat_two_m_on_mixtures_that_no_tuning_saw(path):
 
 def test_auto_chooses_the_nearest_and_says_so():
     assert make_plan(VP(), "auto", evaluations=7).evaluations == 6
+    assert "nearest=6 evaluations of the 7 asked for" in str(make_plan(VP(), "auto", evaluations=7))
+    assert "nearest" not in str(make_plan(VP(), "auto", evaluations=6))
     assert make_plan(VP(), "auto", steps=5).source["tuned"]["evaluations"] == 5
     assert "tuned" in str(make_plan(VP(), "auto", steps=5).source)
     for table, others in ((10, (11, 13)), (15, (15, 19))):

@@ -7,6 +7,7 @@ was tuned for.
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
@@ -91,4 +92,7 @@ def auto_plan(path: Path, evaluations: int, model: str = "") -> Plan | None:
     table = nearest_table(path, evaluations, model)
     if table is None or 3 * evaluations >= 4 * len(table.weights):
         return None
-    return table.plan(path)
+    plan, has = table.plan(path), len(table.weights)
+    if has == evaluations:
+        return plan
+    return replace(plan, source={**plan.source, "nearest": f"{has} evaluations of the {evaluations} asked for"})
