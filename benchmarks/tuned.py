@@ -59,8 +59,8 @@ MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
 # ends of their flow are most of what is spent.
 BUDGET = {"mnist": 20_000, "cifar10": 12_000}
 SEEN = {"mnist": 32, "cifar10": 16}
-# Samples that a fitness of AutoDiffusion's is measured on there, in the classifier's features.
-FITNESS = 64
+# How many times as much AutoDiffusion may spend there: a fitness of its is measured on as many pictures as are judged.
+MORE = 5
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
 ANY, OWN = "**auto**, as for any model", "**auto**, the model's own"
 RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
@@ -83,7 +83,7 @@ class Court:
         cond: conditions, one for each noise in turn.
         budget: evaluations that it may spend; its own choice unless given.
         noises: that it sees.
-        tuners: those with other parameters than their own.
+        tuners: those with other parameters than their own, and `MORE` times that budget.
         error: of a plan, on noises that no tuner sees.
         look: what else is told of the plan that it began with and of its own.
         peers: the best peer's name and error at each number of evaluations.
@@ -102,10 +102,11 @@ class Court:
     def cell(self, name: str, count: int) -> tuple[str, int, float]:
         """(what to show, evaluations spent, seconds) of one tuning."""
         try:
-            problem = Problem(self.seen, count, self.data, self.budget, cond=self.cond, samples=self.noises)
             tuner = self.tuners.get(name) or tuner_named(name)
+            budget = self.budget and self.budget * (MORE if name in self.tuners else 1)
+            problem = Problem(self.seen, count, self.data, budget, cond=self.cond, samples=self.noises)
             before, began = tuner.untuned(problem), time.perf_counter()
-            options = {"data": self.data, "budget": self.budget, "cond": self.cond, "samples": self.noises}
+            options = {"data": self.data, "budget": budget, "cond": self.cond, "samples": self.noises}
             plan = tune(self.seen, count, method=tuner, **options)
             seconds, gained = time.perf_counter() - began, plan.source["tuned"]
         except ArgumentError:  # a method that does not fit, or a budget too small; a fault is not hidden
@@ -287,13 +288,14 @@ def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tupl
         f"Untuned → tuned, the ratio to the best peer, and the Fréchet distances of {n} pictures as above. A tuning "
         f"may spend {BUDGET[name]:,} evaluations and sees {SEEN[name]} noises; – is a method that needs more, that "
         f"draws noise, or that does not fit. The data that it is given are {n} further pictures of {FINE} steps. "
-        f"AutoDiffusion's fitness is the Fréchet distance of {FITNESS} pictures to them in the same features.", "",
+        f"AutoDiffusion's fitness is the Fréchet distance of {n} pictures to them in the same features; it may spend "
+        f"{BUDGET[name] * MORE:,}.", "",
         f"| | {' | '.join(map(str, COUNTS))} | evaluations spent | seconds | measured |",
         "|---|" + "---|" * (len(COUNTS) + 3),
     ]  # fmt: skip
     court = Court(
         denoiser, pictures(fine, first=2 * n).cpu(), {"label": list(range(10))}, BUDGET[name], SEEN[name],
-        {"autodiffusion": AutoDiffusion(samples=FITNESS, features=features)},
+        {"autodiffusion": AutoDiffusion(samples=n, features=features)},
         lambda plan: problem.error(plan, start, ends),
         lambda *plans: "; " + " → ".join(f"{distance(pictures(plan)):.3f}" for plan in plans), peers,
     )  # fmt: skip
