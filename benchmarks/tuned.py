@@ -59,8 +59,8 @@ MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
 # ends of their flow are most of what is spent.
 BUDGET = {"mnist": 20_000, "cifar10": 12_000}
 SEEN = {"mnist": 32, "cifar10": 16}
-# How many times as much AutoDiffusion may spend there: a fitness of its is measured on as many pictures as are judged.
-MORE = 5
+# Pictures that a fitness of AutoDiffusion's is measured on there, and what it may spend.
+FITNESS = {"mnist": (256, 100_000), "cifar10": (64, 12_000)}
 UNTUNED = (("dpm-solver++", "logsnr"), ("unipc", "logsnr"), ("ipndm", "logsnr"), ("ddim", "uniform"))
 ANY, OWN = "**auto**, as for any model", "**auto**, the model's own"
 RANKED, FLOWN, FINALISTS, FINE = 4, 16, 3, 20
@@ -83,7 +83,8 @@ class Court:
         cond: conditions, one for each noise in turn.
         budget: evaluations that it may spend; its own choice unless given.
         noises: that it sees.
-        tuners: those with other parameters than their own, and `MORE` times that budget.
+        tuners: those with other parameters than their own.
+        budgets: of those with another.
         error: of a plan, on noises that no tuner sees.
         look: what else is told of the plan that it began with and of its own.
         peers: the best peer's name and error at each number of evaluations.
@@ -95,6 +96,7 @@ class Court:
     budget: int | None
     noises: int
     tuners: dict[str, Tuner]
+    budgets: dict[str, int]
     error: Callable[[Plan], float]
     look: Callable[[Plan, Plan], str]
     peers: dict[int, tuple[str, float]]
@@ -103,7 +105,7 @@ class Court:
         """(what to show, evaluations spent, seconds) of one tuning."""
         try:
             tuner = self.tuners.get(name) or tuner_named(name)
-            budget = self.budget and self.budget * (MORE if name in self.tuners else 1)
+            budget = self.budgets.get(name, self.budget)
             problem = Problem(self.seen, count, self.data, budget, cond=self.cond, samples=self.noises)
             before, began = tuner.untuned(problem), time.perf_counter()
             options = {"data": self.data, "budget": budget, "cond": self.cond, "samples": self.noises}
@@ -186,7 +188,7 @@ def world_table(names: list[str], again: list[str], which: int) -> Iterator[list
     head.append("| **auto** (shipped) | " + " | ".join(told) + " | 0 | 0 | |")
     data = seen.world.sample(DATA, 1)
     court = Court(
-        seen, data, {}, None, NOISES, {}, lambda plan: ran(judge[0], plan, *judge[1:]), lambda *plans: "", peers
+        seen, data, {}, None, NOISES, {}, {}, lambda plan: ran(judge[0], plan, *judge[1:]), lambda *plans: "", peers
     )
     yield from court.table(title, head, names, again)
 
@@ -284,18 +286,20 @@ def model_tables(name: str, names: list[str], again: list[str]) -> Iterator[tupl
         lines.append(f"| {label} | {' | '.join(told)} |")
     yield name, lines
     title = f"{name}, every tuner"
+    pictured, allowed = FITNESS[name]
+    batches = {tuner: tuner_named(tuner, batch=min(32, SEEN[name])) for tuner in ("epd", "epd-plugin", "gs", "gas")}
     head = [
         f"Untuned → tuned, the ratio to the best peer, and the Fréchet distances of {n} pictures as above. A tuning "
         f"may spend {BUDGET[name]:,} evaluations and sees {SEEN[name]} noises; – is a method that needs more, that "
         f"draws noise, or that does not fit. The data that it is given are {n} further pictures of {FINE} steps. "
-        f"AutoDiffusion's fitness is the Fréchet distance of {n} pictures to them in the same features; it may spend "
-        f"{BUDGET[name] * MORE:,}.", "",
+        f"AutoDiffusion's fitness is the Fréchet distance of {pictured} pictures to them in the same features; it may "
+        f"spend {allowed:,}.", "",
         f"| | {' | '.join(map(str, COUNTS))} | evaluations spent | seconds | measured |",
         "|---|" + "---|" * (len(COUNTS) + 3),
     ]  # fmt: skip
     court = Court(
         denoiser, pictures(fine, first=2 * n).cpu(), {"label": list(range(10))}, BUDGET[name], SEEN[name],
-        {"autodiffusion": AutoDiffusion(samples=n, features=features)},
+        {**batches, "autodiffusion": AutoDiffusion(samples=pictured, features=features)}, {"autodiffusion": allowed},
         lambda plan: problem.error(plan, start, ends),
         lambda *plans: "; " + " → ".join(f"{distance(pictures(plan)):.3f}" for plan in plans), peers,
     )  # fmt: skip
