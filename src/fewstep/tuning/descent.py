@@ -165,8 +165,8 @@ class Spectral(Tuner):
 class Worlds(Tuner):
     """Nodes, weights and scales that minimise the error to the exact flow of random mixtures.
 
-    From `LANDING` evaluations on states land on the path: there leaving it gains less on mixtures than it loses on
-    trained networks, which it shows states unlike those that they were trained on.
+    From `LANDING` evaluations on states land on the path: leaving it is still better on mixtures there, but as a rule
+    makes the error of trained networks 1.3 to 1.8 times as large, which are shown states that they do not know.
 
     Args:
         rounds: steps of the optimiser; where states may leave the path, they land in the first quarter of them.
