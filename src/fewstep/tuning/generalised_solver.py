@@ -90,7 +90,8 @@ class GeneralisedSolver(Tuner):
         learns: "all", or the "times" (with the told ones) or the "coefficients" alone.
         grid: the nodes of the start.
         rounds: steps of the optimiser in the first stage, unless the budget ends before.
-        rate: its learning rate.
+        rate: its learning rate at up to 4 steps, (4/steps)² times that at more: so fast the free numbers become many,
+            and all of them move at once.
         batch: noises a step of it.
         adversarial: w, at least 0; 0 for no second stage.
         adversarial_rounds: steps in the second stage, at a tenth of the rate.
@@ -143,15 +144,17 @@ class GeneralisedSolver(Tuner):
         second = self.adversarial_rounds if self.adversarial else 0
         whole = pairs.affordable(self.rounds + second)
         first = -(-whole * self.rounds // (self.rounds + second))
-        descend(learned, lambda: pairs.error(plan()), first, self.rate, **pairs.options)
+        rate = self.rate * min(1.0, 4 / steps) ** 2
+        descend(learned, lambda: pairs.error(plan()), first, rate, **pairs.options)
         if self.adversarial and (SECOND in problem.state or pairs.options["more"]()):
-            self._second_stage(problem, pairs, learned, plan, whole - first)
+            self._second_stage(problem, pairs, learned, plan, whole - first, rate / 10)
         with torch.no_grad():
             return plan()
 
     def _second_stage(
-        self, problem: Problem, pairs: Pairs, learned: list[Tensor], plan: Callable[[], Plan], rounds: int
-    ) -> None:
+        self, problem: Problem, pairs: Pairs, learned: list[Tensor], plan: Callable[[], Plan], rounds: int,
+        rate: float,
+    ) -> None:  # fmt: skip
         """Both losses together; after a kill the discriminator begins anew."""
         adversary = Adversary(problem.denoiser.shape, self.width, self.penalty, self.adversary_rate, problem.seed)
 
@@ -163,4 +166,4 @@ class GeneralisedSolver(Tuner):
             return off + self.adversarial * adversary.fools(fake, pairs.ends[others])
 
         options = {**pairs.options, "keep_best": False, "name": SECOND}
-        descend(learned, loss, rounds, self.rate / 10, **options)
+        descend(learned, loss, rounds, rate, **options)
