@@ -48,12 +48,11 @@ JUDGED, NOISES, DATA = 128, 32, 1024
 FAMILIES = ("20 close modes", "20 modes", "20 separated modes", "variances from 100 to 0.03")
 # The family on which every tuner is run; on the others those that take seconds, and two of ours.
 WHOLE, ELSEWHERE = 1, ("spectral", "trajectory")
-# Tuners that take long, cheap to dear, on models at fewer counts; all others come before them.
+# Tuners that take long, cheap to dear: all others come before them.
 DEAR = (
     "dc-solver", "timestep-aligner", "usf", "bespoke-rk1", "bespoke", "autodiffusion", "trajectory", "epd-plugin",
     "epd", "gs", "worlds", "gas",
 )  # fmt: skip
-FEW = (4, 6, 10)
 MODELS = {"mnist": 256, "cifar10": 96}  # pictures of the Fréchet distance
 # Evaluations that a tuning on a model may spend, and noises that it sees: with fewer a fit is worse, with more the
 # ends of their flow are most of what is spent.
@@ -122,10 +121,9 @@ class Court:
 
     def row(self, name: str) -> str:
         """A tuner's line of a table."""
-        counts = FEW if self.budget is not None and name in DEAR else COUNTS
-        cells = {count: self.cell(name, count) for count in counts}
-        spent, seconds = (sum(cell[k] for cell in cells.values()) for k in (1, 2))
-        shown = " | ".join(cells[count][0] if count in cells else "" for count in COUNTS)
+        cells = [self.cell(name, count) for count in COUNTS]
+        spent, seconds = (sum(cell[k] for cell in cells) for k in (1, 2))
+        shown = " | ".join(cell[0] for cell in cells)
         return f"| {name} | {shown} | {spent:,} | {seconds:.0f} | {stamp()} |"
 
     def table(self, title: str, head: list[str], names: list[str], again: list[str]) -> Iterator[list[str]]:
@@ -327,7 +325,7 @@ def written(title: str, lines: list[str]) -> None:
         f"Worlds: median over {JUDGED} samples of the RMSE to the exact flow, in 64 dimensions, on a mixture that no "
         f"tuning saw. Tuners saw another mixture of the family, {NOISES} noises and {DATA:,} samples of it: untuned → "
         "tuned, how far it paid to go, and in brackets how many times smaller than the best peer's. Cost: of all "
-        f"columns together; on models a tuner that takes long is run at {', '.join(map(str, FEW))} evaluations. "
+        "columns together; an empty cell was not measured. "
         "Models: auto in brackets against the best peer, found on the model itself.",
     ]  # fmt: skip
     titles = [*FAMILIES, *(title for name in MODELS for title in (name, f"{name}, every tuner"))]
